@@ -1,0 +1,180 @@
+//! Argument structures of the commands; the header documents their fields.
+//!
+//! All fields have fixed widths and natural alignment, and no structure has padding
+//! (`tests/header.rs` checks both against the C compiler).
+
+use crate::NR_REASONS;
+
+/// `struct cohmem_version`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Version {
+    /// (out) [`crate::ABI_VERSION`] of the driver.
+    pub abi: u32,
+    /// (out) None defined yet.
+    pub features: u32,
+    /// Must be zero.
+    pub reserved: [u64; 3],
+}
+
+/// `struct cohmem_attach`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Attach {
+    /// (in) First physical address.
+    pub start: u64,
+    /// (in) Bytes.
+    pub length: u64,
+    /// (in) `ATTACH_*`.
+    pub flags: u32,
+    /// (out) Number of the new device.
+    pub device: u32,
+    /// (out) Frames that can be handed out.
+    pub nr_frames: u64,
+    /// Must be zero.
+    pub reserved: [u64; 3],
+}
+
+/// `struct cohmem_stuck`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stuck {
+    /// (out) Physical address of the frame.
+    pub phys: u64,
+    /// (out) References that the kernel counts on it.
+    pub refs: u32,
+    /// (out) Page tables that map it.
+    pub maps: u32,
+    /// (out) [`crate::Reason`].
+    pub reason: u32,
+    /// (out) Zero.
+    pub reserved: u32,
+}
+
+/// `struct cohmem_detach`, also the argument of evict.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Detach {
+    /// (in) Number of the device (detach), or 0 (evict).
+    pub device: u32,
+    /// (in) None defined yet.
+    pub flags: u32,
+    /// (in) Time limit; 0 asks for one try.
+    pub timeout_ms: u32,
+    /// (in) Entries at `stuck_ptr`.
+    pub nr_stuck_max: u32,
+    /// (in) Array of [`Stuck`], or 0.
+    pub stuck_ptr: u64,
+    /// (out) Frames whose content went home.
+    pub nr_evicted: u64,
+    /// (out) Frames that stayed.
+    pub nr_stuck: u64,
+    /// (out) Frames of chunks that stay claimed until the next boot.
+    pub nr_kept: u64,
+    /// (out) `nr_stuck` by reason.
+    pub stayed: [u32; NR_REASONS],
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_list`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct List {
+    /// (out) Bit N is set when device N is attached.
+    pub devices: u64,
+    /// Must be zero.
+    pub reserved: [u64; 3],
+}
+
+/// `struct cohmem_info`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Info {
+    /// (out) Number of the device.
+    pub device: u32,
+    /// (out) [`crate::State`].
+    pub state: u32,
+    /// (out) First physical address.
+    pub start: u64,
+    /// (out) Bytes.
+    pub length: u64,
+    /// (out) Frames of the range.
+    pub nr_frames: u64,
+    /// (out) Frames that can be handed out now.
+    pub nr_free: u64,
+    /// (out) Frames handed out.
+    pub nr_allocated: u64,
+    /// (out) Frames withdrawn after a hardware error.
+    pub nr_poisoned: u64,
+    /// (out) Frames that hold the struct pages.
+    pub nr_metadata: u64,
+    /// (out) Pages moved to the device since it was attached.
+    pub moved_in: u64,
+    /// (out) Pages moved home.
+    pub moved_out: u64,
+    /// (out) Holes filled with zeroed frames.
+    pub filled: u64,
+    /// (out) Frames that came back to the allocator.
+    pub freed: u64,
+    /// (out) NUMA node whose statistics the pages count in.
+    pub node: u32,
+    /// (out) Number of pgmaps.
+    pub nr_chunks: u32,
+    /// Must be zero.
+    pub reserved: [u64; 3],
+}
+
+/// `struct cohmem_migrate`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Migrate {
+    /// (in) First address.
+    pub start: u64,
+    /// (in) Bytes.
+    pub length: u64,
+    /// (in) [`crate::Direction`].
+    pub direction: u32,
+    /// (in) `MIGRATE_*`.
+    pub flags: u32,
+    /// (in) [`crate::PROC_SELF`], or an open `/proc/PID/pagemap` or `/proc/PID/mem`.
+    pub proc_fd: i32,
+    /// Must be zero.
+    pub pad: u32,
+    /// (in) Array of one byte a page, or 0.
+    pub reasons_ptr: u64,
+    /// (out) First address not looked at.
+    pub next: u64,
+    /// (out) Pages moved.
+    pub nr_moved: u64,
+    /// (out) Holes filled.
+    pub nr_filled: u64,
+    /// (out) Pages that stayed, by reason.
+    pub stayed: [u64; NR_REASONS],
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_query`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Query {
+    /// (in) First address.
+    pub start: u64,
+    /// (in) Bytes.
+    pub length: u64,
+    /// (in) As in [`Migrate`].
+    pub proc_fd: i32,
+    /// (in) `QUERY_*`.
+    pub flags: u32,
+    /// (in) Array of one [`crate::PageEntry`] a page, or 0.
+    pub map_ptr: u64,
+    /// (out) First address not looked at.
+    pub next: u64,
+    /// (out) Pages by [`crate::Tier`].
+    pub nr_by_tier: [u64; 4],
+    /// (out) Pages on this device.
+    pub nr_here: u64,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}

@@ -1,0 +1,92 @@
+//! The ABI of the cohmem driver, as Rust types.
+//!
+//! `include/uapi/linux/cohmem.h` is the source of truth and documents every field, unit and error;
+//! `tests/header.rs` compiles that header and compares each constant, size and offset with this
+//! crate. The kernel module and the library both use it, so it is `no_std` and depends on nothing.
+//!
+//! - [`args`]: the argument structures of the commands
+//! - [`ioctl`]: the command numbers, computed from those structures
+//! - [`Reason`], [`Tier`], [`PageEntry`]: what is told of a page
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod args;
+pub mod ioctl;
+mod page;
+mod reason;
+
+pub use page::{PageEntry, Tier};
+pub use reason::{Reason, ReasonCounts};
+
+/// Version of this ABI, told by [`ioctl::VERSION`].
+pub const ABI_VERSION: u32 = 1;
+/// Bytes of a frame, and of each page that the commands count.
+pub const FRAME_BYTES: u64 = 4096;
+/// A device starts and ends at a multiple of this many bytes.
+pub const RANGE_ALIGN: u64 = 0x20_0000;
+/// Devices that can be attached at a time.
+pub const MAX_DEVICES: u32 = 16;
+/// Entries that the list of stuck frames holds at most.
+pub const MAX_STUCK: u32 = 4096;
+/// Entries of every array of counts by reason.
+pub const NR_REASONS: usize = 32;
+
+/// Attach: the struct pages live on the device itself.
+pub const ATTACH_ALTMAP: u32 = 1 << 0;
+/// Migrate: fill holes of the range with zeroed device frames.
+pub const MIGRATE_FILL: u32 = 1 << 0;
+/// Migrate: move pages that other processes map as well; needs `CAP_SYS_NICE`.
+pub const MIGRATE_SHARED: u32 = 1 << 1;
+/// Migrate: move pages of executable mappings, too.
+pub const MIGRATE_EXEC: u32 = 1 << 2;
+/// Query: tell for each page why it would not move to the device.
+pub const QUERY_REASONS: u32 = 1 << 0;
+/// `proc_fd` value for the calling process.
+pub const PROC_SELF: i32 = -1;
+
+/// State of a device (`enum cohmem_state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum State {
+    /// Hands out frames.
+    Online = 1,
+    /// Is being evicted for detach.
+    Draining = 2,
+    /// Detached, but chunks that held mapped poison stay claimed.
+    Kept = 3,
+}
+
+impl State {
+    /// The state with this ABI value.
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Online),
+            2 => Some(Self::Draining),
+            3 => Some(Self::Kept),
+            _ => None,
+        }
+    }
+}
+
+/// Where pages go (`enum cohmem_direction`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Direction {
+    /// To the device, from system memory or another device.
+    ToDevice = 1,
+    /// Home, from the device.
+    ToSystem = 2,
+}
+
+impl Direction {
+    /// The direction with this ABI value.
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::ToDevice),
+            2 => Some(Self::ToSystem),
+            _ => None,
+        }
+    }
+}

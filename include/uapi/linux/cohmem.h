@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: (GPL-2.0 WITH Linux-syscall-note) OR MIT */
+/*
+ * cohmem: device-owned coherent memory on stock kernels.
+ *
+ * /dev/cohmem is the control node, /dev/cohmemN one attached device.
+ *
+ * Rules that hold for every command:
+ *  - every field marked (reserved) must be zero, else EINVAL;
+ *  - an unknown flag bit is refused with EOPNOTSUPP, an unknown command (which a
+ *    structure of another size is, too) with ENOTTY;
+ *  - an argument that cannot be read or written is EFAULT;
+ *  - a command that returns an error has changed nothing, unless its text says more.
+ */
+#ifndef _UAPI_LINUX_COHMEM_H
+#define _UAPI_LINUX_COHMEM_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define COHMEM_ABI_VERSION	1
+#define COHMEM_IOC_MAGIC	0xBD
+
+/* Bytes of a frame, and of each page that the commands count. */
+#define COHMEM_FRAME_BYTES	4096
+/* A device starts and ends at a multiple of this many bytes. */
+#define COHMEM_RANGE_ALIGN	0x200000
+/* Devices that can be attached at a time. */
+#define COHMEM_MAX_DEVICES	16
+/* Entries that the list of stuck frames holds at most. */
+#define COHMEM_MAX_STUCK	4096
+/* Entries of every array of counts by reason. */
+#define COHMEM_NR_REASONS	32
+
+/**
+ * enum cohmem_reason - why a page stayed where it is
+ *
+ * Zero never names a reason. Values are stable; new ones are added at the end.
+ */
+enum cohmem_reason {
+	/** @COHMEM_REASON_ALREADY_THERE: the page is where it was asked to go. */
+	COHMEM_REASON_ALREADY_THERE	= 1,
+	/** @COHMEM_REASON_UNMAPPED: no mapping covers the address. */
+	COHMEM_REASON_UNMAPPED		= 2,
+	/** @COHMEM_REASON_UNTOUCHED: the process never touched the page. */
+	COHMEM_REASON_UNTOUCHED		= 3,
+	/** @COHMEM_REASON_SWAPPED: the page is in swap. */
+	COHMEM_REASON_SWAPPED		= 4,
+	/** @COHMEM_REASON_FILE: file-backed or shared memory; only anonymous memory moves. */
+	COHMEM_REASON_FILE		= 5,
+	/** @COHMEM_REASON_SPECIAL: a mapping of a device or of the kernel (vdso, I/O, PFN map). */
+	COHMEM_REASON_SPECIAL		= 6,
+	/** @COHMEM_REASON_HUGETLB: a hugetlbfs page. */
+	COHMEM_REASON_HUGETLB		= 7,
+	/** @COHMEM_REASON_LARGE_FOLIO: part of a large folio that is mapped page by page. */
+	COHMEM_REASON_LARGE_FOLIO	= 8,
+	/** @COHMEM_REASON_SHARED: mapped more than once (fork); see COHMEM_MIGRATE_SHARED. */
+	COHMEM_REASON_SHARED		= 9,
+	/** @COHMEM_REASON_KSM: merged by KSM. */
+	COHMEM_REASON_KSM		= 10,
+	/** @COHMEM_REASON_PINNED: pinned for I/O (io_uring buffer, RDMA, VFIO, O_DIRECT). */
+	COHMEM_REASON_PINNED		= 11,
+	/** @COHMEM_REASON_EXTRA_REF: the kernel holds another reference (pipe, network, FUSE). */
+	COHMEM_REASON_EXTRA_REF		= 12,
+	/** @COHMEM_REASON_LOCKED: the page lock is held. */
+	COHMEM_REASON_LOCKED		= 13,
+	/** @COHMEM_REASON_RACED: the page changed while it was being moved; try again. */
+	COHMEM_REASON_RACED		= 14,
+	/** @COHMEM_REASON_EXECUTABLE: an executable mapping; see COHMEM_MIGRATE_EXEC. */
+	COHMEM_REASON_EXECUTABLE	= 15,
+	/** @COHMEM_REASON_NO_PERMISSION: the mapping allows no access (PROT_NONE). */
+	COHMEM_REASON_NO_PERMISSION	= 16,
+	/** @COHMEM_REASON_OTHER_DEVICE: the page is on another device. */
+	COHMEM_REASON_OTHER_DEVICE	= 17,
+	/** @COHMEM_REASON_POISONED: the hardware lost the page's content. */
+	COHMEM_REASON_POISONED		= 18,
+	/** @COHMEM_REASON_QUOTA: the holder's quota is used up. */
+	COHMEM_REASON_QUOTA		= 19,
+	/** @COHMEM_REASON_NO_FRAME: the device has no free frame. */
+	COHMEM_REASON_NO_FRAME		= 20,
+	/** @COHMEM_REASON_NO_MEMORY: too little free system memory. */
+	COHMEM_REASON_NO_MEMORY		= 21,
+	/** @COHMEM_REASON_USERFAULT: a hole that a userfaultfd handler must fill. */
+	COHMEM_REASON_USERFAULT		= 22,
+	/** @COHMEM_REASON_KERNEL_HELD: the frame is mapped nowhere, and the kernel holds it. */
+	COHMEM_REASON_KERNEL_HELD	= 23,
+};
+
+/**
+ * struct cohmem_version - argument of COHMEM_IOC_VERSION
+ * @abi: (out) COHMEM_ABI_VERSION of the driver
+ * @features: (out) none defined yet
+ * @reserved: (reserved)
+ */
+struct cohmem_version {
+	__u32 abi;
+	__u32 features;
+	__u64 reserved[3];
+};
+
+/* The struct pages (64 bytes a frame) live on the device itself. */
+#define COHMEM_ATTACH_ALTMAP	(1u << 0)
+
+/**
+ * struct cohmem_attach - argument of COHMEM_IOC_ATTACH
+ * @start: (in) first physical address, a multiple of COHMEM_RANGE_ALIGN
+ * @length: (in) bytes, a multiple of COHMEM_RANGE_ALIGN
+ * @flags: (in) COHMEM_ATTACH_*
+ * @device: (out) number N of the new /dev/cohmemN
+ * @nr_frames: (out) frames that can be handed out
+ * @reserved: (reserved)
+ *
+ * Needs CAP_SYS_ADMIN. May sleep for as long as the kernel takes to set up the
+ * range's struct pages.
+ *
+ * Errors: EPERM no CAP_SYS_ADMIN; ENODATA @length is 0; EDOM @start or @length is
+ * misaligned; EOVERFLOW the range wraps or ends above the processor's physical
+ * addresses; EADDRINUSE it holds System RAM; EADDRNOTAVAIL the firmware did not
+ * reserve all of it for special purpose; EBUSY another driver has claimed a part;
+ * ENOSPC COHMEM_MAX_DEVICES are attached; ENOMEM no memory for struct pages.
+ */
+struct cohmem_attach {
+	__u64 start;
+	__u64 length;
+	__u32 flags;
+	__u32 device;
+	__u64 nr_frames;
+	__u64 reserved[3];
+};
+
+/**
+ * struct cohmem_stuck - one frame that could not be taken back
+ * @phys: (out) physical address of the frame
+ * @refs: (out) references that the kernel counts on it
+ * @maps: (out) page tables that map it
+ * @reason: (out) enum cohmem_reason
+ * @reserved: (out) zero
+ */
+struct cohmem_stuck {
+	__u64 phys;
+	__u32 refs;
+	__u32 maps;
+	__u32 reason;
+	__u32 reserved;
+};
+
+/**
+ * struct cohmem_detach - argument of COHMEM_IOC_DETACH and COHMEM_IOC_EVICT
+ * @device: (in) DETACH: the device's number; EVICT: 0
+ * @flags: (in) none defined yet
+ * @timeout_ms: (in) time limit; 0 asks for one try
+ * @nr_stuck_max: (in) entries at @stuck_ptr, at most COHMEM_MAX_STUCK
+ * @stuck_ptr: (in) array of struct cohmem_stuck, written when the command ends; or 0
+ * @nr_evicted: (out) frames whose content went home
+ * @nr_stuck: (out) frames that stayed, which may be more than @nr_stuck_max
+ * @nr_kept: (out) DETACH: frames of chunks that stay claimed until the next boot,
+ *	since mapped poison was found in them
+ * @stayed: (out) @nr_stuck by reason
+ * @reserved: (reserved)
+ *
+ * EVICT moves every page of the device home and keeps the device. DETACH does so
+ * and gives the range back. DETACH needs CAP_SYS_ADMIN; EVICT needs CAP_SYS_ADMIN
+ * as well, since it moves pages of any process.
+ *
+ * When frames are left at the time limit, DETACH fails with EBUSY and the device
+ * works on: pages that went home stay there, each other page is where it was, and
+ * the (out) fields tell which.
+ *
+ * Errors: EPERM; ENODEV no such device; EINTR a fatal signal; EBUSY frames are left,
+ * or another DETACH or EVICT runs; ENOMEM too little system memory to take all
+ * content home (refused before anything moves); EMSGSIZE @nr_stuck_max is over the limit.
+ */
+struct cohmem_detach {
+	__u32 device;
+	__u32 flags;
+	__u32 timeout_ms;
+	__u32 nr_stuck_max;
+	__u64 stuck_ptr;
+	__u64 nr_evicted;
+	__u64 nr_stuck;
+	__u64 nr_kept;
+	__u32 stayed[COHMEM_NR_REASONS];
+	__u64 reserved[2];
+};
+
+/**
+ * struct cohmem_list - argument of COHMEM_IOC_LIST
+ * @devices: (out) bit N is set when /dev/cohmemN is attached
+ * @reserved: (reserved)
+ */
+struct cohmem_list {
+	__u64 devices;
+	__u64 reserved[3];
+};
+
+/**
+ * enum cohmem_state - state of a device
+ */
+enum cohmem_state {
+	/** @COHMEM_STATE_ONLINE: hands out frames. */
+	COHMEM_STATE_ONLINE	= 1,
+	/** @COHMEM_STATE_DRAINING: is being evicted for detach. */
+	COHMEM_STATE_DRAINING	= 2,
+	/** @COHMEM_STATE_KEPT: detached, but chunks that held mapped poison stay claimed. */
+	COHMEM_STATE_KEPT	= 3,
+};
+
+/**
+ * struct cohmem_info - argument of COHMEM_IOC_INFO
+ * @device: (out) number
+ * @state: (out) enum cohmem_state
+ * @start: (out) first physical address
+ * @length: (out) bytes
+ * @nr_frames: (out) frames of the range
+ * @nr_free: (out) frames that can be handed out now
+ * @nr_allocated: (out) frames handed out
+ * @nr_poisoned: (out) frames withdrawn after a hardware error
+ * @nr_metadata: (out) frames that hold the struct pages (COHMEM_ATTACH_ALTMAP)
+ * @moved_in: (out) pages moved to the device since it was attached
+ * @moved_out: (out) pages moved home
+ * @filled: (out) holes filled with zeroed frames
+ * @freed: (out) frames that came back to the allocator
+ * @node: (out) NUMA node whose statistics the pages count in
+ * @nr_chunks: (out) pgmaps
+ * @reserved: (reserved)
+ *
+ * The numbers are a snapshot taken one after the other.
+ */
+struct cohmem_info {
+	__u32 device;
+	__u32 state;
+	__u64 start;
+	__u64 length;
+	__u64 nr_frames;
+	__u64 nr_free;
+	__u64 nr_allocated;
+	__u64 nr_poisoned;
+	__u64 nr_metadata;
+	__u64 moved_in;
+	__u64 moved_out;
+	__u64 filled;
+	__u64 freed;
+	__u32 node;
+	__u32 nr_chunks;
+	__u64 reserved[3];
+};
+
+/**
+ * enum cohmem_direction - where pages go
+ */
+enum cohmem_direction {
+	/** @COHMEM_TO_DEVICE: to this device, from system memory or another device. */
+	COHMEM_TO_DEVICE	= 1,
+	/** @COHMEM_TO_SYSTEM: home, from this device. */
+	COHMEM_TO_SYSTEM	= 2,
+};
+
+/* Fill holes of the range with zeroed device frames (TO_DEVICE only). */
+#define COHMEM_MIGRATE_FILL	(1u << 0)
+/* Move pages that other processes map as well; needs CAP_SYS_NICE. */
+#define COHMEM_MIGRATE_SHARED	(1u << 1)
+/* Move pages of executable mappings, too. */
+#define COHMEM_MIGRATE_EXEC	(1u << 2)
+
+/* proc_fd value for the calling process. */
+#define COHMEM_PROC_SELF	(-1)
+
+/**
+ * struct cohmem_migrate - argument of COHMEM_IOC_MIGRATE
+ * @start: (in) first address, a multiple of COHMEM_FRAME_BYTES
+ * @length: (in) bytes, a multiple of COHMEM_FRAME_BYTES
+ * @direction: (in) enum cohmem_direction
+ * @flags: (in) COHMEM_MIGRATE_*
+ * @proc_fd: (in) COHMEM_PROC_SELF, or an open /proc/PID/pagemap or /proc/PID/mem:
+ *	the kernel checked the right to see that process when it was opened
+ * @pad: (reserved)
+ * @reasons_ptr: (in) array of one byte a page, 0 for a page that moved, else its
+ *	enum cohmem_reason; or 0. It must not lie in the range itself.
+ * @next: (out) first address not looked at; @start + @length when all was
+ * @nr_moved: (out) pages moved
+ * @nr_filled: (out) holes filled, not part of @nr_moved
+ * @stayed: (out) pages that stayed, by reason
+ * @reserved: (reserved)
+ *
+ * Success does not mean that pages moved: @nr_moved + @nr_filled + the sum of
+ * @stayed is the number of pages of @start..@next, each page in one of them. A
+ * signal ends the call early with success and @next short of the end, or with
+ * EINTR when nothing was done.
+ *
+ * Errors: ENODATA @length is 0; EDOM misaligned; EOVERFLOW the range wraps; ERANGE it
+ * ends above the user address space; EADDRNOTAVAIL no mapping lies in it; EILSEQ
+ * @direction is unknown; EPERM COHMEM_MIGRATE_SHARED without CAP_SYS_NICE; EBADF @proc_fd
+ * is closed; EBADFD it is not a pagemap or mem file of procfs; ESRCH its process is gone;
+ * ENODEV the device was detached; EAGAIN it is draining (TO_DEVICE); EINTR; ENOMEM no
+ * memory for the call's own arrays.
+ */
+struct cohmem_migrate {
+	__u64 start;
+	__u64 length;
+	__u32 direction;
+	__u32 flags;
+	__s32 proc_fd;
+	__u32 pad;
+	__u64 reasons_ptr;
+	__u64 next;
+	__u64 nr_moved;
+	__u64 nr_filled;
+	__u64 stayed[COHMEM_NR_REASONS];
+	__u64 reserved[2];
+};
+
+/**
+ * enum cohmem_tier - where a page is
+ */
+enum cohmem_tier {
+	/** @COHMEM_TIER_NONE: no page: unmapped, untouched, or swapped. */
+	COHMEM_TIER_NONE	= 0,
+	/** @COHMEM_TIER_SYSTEM: system memory. */
+	COHMEM_TIER_SYSTEM	= 1,
+	/** @COHMEM_TIER_DEVICE: a device of this driver. */
+	COHMEM_TIER_DEVICE	= 2,
+	/** @COHMEM_TIER_FOREIGN: memory of another driver. */
+	COHMEM_TIER_FOREIGN	= 3,
+};
+
+/* One __u16 a page: bits 0-7 reason, 8-9 tier, 10-15 device number. */
+#define COHMEM_PAGE_REASON(entry)	((entry) & 0xff)
+#define COHMEM_PAGE_TIER(entry)		(((entry) >> 8) & 0x3)
+#define COHMEM_PAGE_DEVICE(entry)	(((entry) >> 10) & 0x3f)
+
+/* Tell for each page why it would not move to this device (reason 0: it would). */
+#define COHMEM_QUERY_REASONS	(1u << 0)
+
+/**
+ * struct cohmem_query - argument of COHMEM_IOC_QUERY
+ * @start: (in) as in struct cohmem_migrate
+ * @length: (in) as there
+ * @proc_fd: (in) as there
+ * @flags: (in) COHMEM_QUERY_*
+ * @map_ptr: (in) array of one __u16 a page, see COHMEM_PAGE_*; or 0
+ * @next: (out) first address not looked at
+ * @nr_by_tier: (out) pages by enum cohmem_tier; on any device counts as device
+ * @nr_here: (out) pages on this device
+ * @reserved: (reserved)
+ *
+ * Nothing is faulted in, moved or changed. The errors are those of MIGRATE that
+ * concern the same fields.
+ */
+struct cohmem_query {
+	__u64 start;
+	__u64 length;
+	__s32 proc_fd;
+	__u32 flags;
+	__u64 map_ptr;
+	__u64 next;
+	__u64 nr_by_tier[4];
+	__u64 nr_here;
+	__u64 reserved[2];
+};
+
+/* On both nodes. */
+#define COHMEM_IOC_VERSION	_IOWR(COHMEM_IOC_MAGIC, 0x00, struct cohmem_version)
+/* On the control node. */
+#define COHMEM_IOC_ATTACH	_IOWR(COHMEM_IOC_MAGIC, 0x01, struct cohmem_attach)
+#define COHMEM_IOC_DETACH	_IOWR(COHMEM_IOC_MAGIC, 0x02, struct cohmem_detach)
+#define COHMEM_IOC_LIST		_IOWR(COHMEM_IOC_MAGIC, 0x03, struct cohmem_list)
+/* On a device node. */
+#define COHMEM_IOC_INFO		_IOWR(COHMEM_IOC_MAGIC, 0x10, struct cohmem_info)
+#define COHMEM_IOC_MIGRATE	_IOWR(COHMEM_IOC_MAGIC, 0x11, struct cohmem_migrate)
+#define COHMEM_IOC_QUERY	_IOWR(COHMEM_IOC_MAGIC, 0x12, struct cohmem_query)
+#define COHMEM_IOC_EVICT	_IOWR(COHMEM_IOC_MAGIC, 0x13, struct cohmem_detach)
+
+#endif /* _UAPI_LINUX_COHMEM_H */
