@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Who owns which frame of a device.
+//!
+//! The ledger outlives every frame of its device: the kernel reports a free through
+//! [`Ledger::frame_freed`] from any context, hard interrupts included, so nothing here waits.
+
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+use cohmem_frames::{FrameIndex, FramePool, FrameRun, FreeError, words_needed};
+
+use crate::{
+    Errno,
+    host::{Host, Point},
+};
+
+/// Counts of what happened to a device's pages. Statistics only: no other memory depends on them.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) moved_in: AtomicU64,
+    pub(crate) moved_out: AtomicU64,
+    pub(crate) filled: AtomicU64,
+    pub(crate) freed: AtomicU64,
+}
+
+/// The frames of one device.
+#[derive(Debug)]
+pub struct Ledger<H: Host> {
+    pool: FramePool<H::Words>,
+    chunk_frames: u64,
+    nr_metadata: AtomicU64,
+    pub(crate) counters: Counters,
+    /// Bit n: chunk n held poison that a process had mapped.
+    kept_chunks: AtomicU64,
+    is_evicting: AtomicBool,
+}
+
+impl<H: Host> Ledger<H> {
+    pub(crate) fn new(host: &H, nr_frames: u64, chunk_frames: u64) -> Result<Self, Errno> {
+        let words = host.new_words(words_needed(nr_frames))?;
+        let pool = FramePool::new(words, nr_frames).map_err(|_size| Errno::EOVERFLOW)?;
+        Ok(Self {
+            pool,
+            chunk_frames,
+            nr_metadata: AtomicU64::new(0),
+            counters: Counters::default(),
+            kept_chunks: AtomicU64::new(0),
+            is_evicting: AtomicBool::new(false),
+        })
+    }
+
+    /// Takes a frame back whose last reference is gone.
+    ///
+    /// A poisoned frame is never handed out again.
+    ///
+    /// **Context:** any, hard interrupts included; never waits.
+    ///
+    /// # Errors
+    ///
+    /// The frame was not handed out; nothing has changed. The kernel never frees a page twice, so the
+    /// caller should complain.
+    pub fn frame_freed(&self, frame: FrameIndex, is_poisoned: bool) -> Result<(), FreeError> {
+        if is_poisoned {
+            self.pool.withdraw(frame)?;
+        }
+        self.pool.free(frame)?;
+        self.counters.freed.fetch_add(1, Relaxed);
+        Ok(())
+    }
+
+    /// Takes up to `max` consecutive frames.
+    pub(crate) fn take(&self, host: &H, max: u64) -> Option<FrameRun> {
+        host.reached(Point::Allocating);
+        self.pool.allocate_run(max)
+    }
+
+    /// Gives back a frame that never became a page.
+    pub(crate) fn untake(&self, frame: FrameIndex) -> Result<(), FreeError> {
+        self.pool.free(frame)
+    }
+
+    /// Withdraws the frames of `run`, which hold struct pages.
+    pub(crate) fn set_metadata(&self, run: FrameRun) -> Result<(), FreeError> {
+        for frame in run.iter() {
+            self.pool.withdraw(frame)?;
+        }
+        self.nr_metadata.fetch_add(run.len(), Relaxed);
+        Ok(())
+    }
+
+    pub(crate) const fn pool(&self) -> &FramePool<H::Words> {
+        &self.pool
+    }
+
+    pub(crate) fn nr_metadata(&self) -> u64 {
+        self.nr_metadata.load(Relaxed)
+    }
+
+    pub(crate) fn nr_poisoned(&self) -> u64 {
+        self.pool.nr_withdrawn().saturating_sub(self.nr_metadata())
+    }
+
+    /// Remembers that the chunk of `frame` held poison that a process had mapped.
+    pub(crate) fn keep_chunk_of(&self, frame: FrameIndex) {
+        // Ordering: read again only under the gate's write side, after the batch that set it.
+        self.kept_chunks.fetch_or(self.chunk_bit(frame), Relaxed);
+    }
+
+    pub(crate) fn is_chunk_kept(&self, first: FrameIndex) -> bool {
+        self.kept_chunks.load(Relaxed) & self.chunk_bit(first) != 0
+    }
+
+    fn chunk_bit(&self, frame: FrameIndex) -> u64 {
+        let chunk = frame.get().checked_div(self.chunk_frames).unwrap_or(0);
+        let shift = u32::try_from(chunk).unwrap_or(u32::MAX);
+        1u64.checked_shl(shift).unwrap_or(0)
+    }
+
+    /// Claims the right to evict; one task at a time holds it.
+    pub(crate) fn begin_eviction(&self) -> Option<EvictionGuard<'_>> {
+        let was_evicting = self.is_evicting.swap(true, Relaxed);
+        (!was_evicting).then_some(EvictionGuard {
+            flag: &self.is_evicting,
+        })
+    }
+}
+
+/// The right to evict a device, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct EvictionGuard<'a> {
+    flag: &'a AtomicBool,
+}
+
+impl Drop for EvictionGuard<'_> {
+    fn drop(&mut self) {
+        self.flag.store(false, Relaxed);
+    }
+}
