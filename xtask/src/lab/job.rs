@@ -12,7 +12,7 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// The script, for busybox' shell.
+    /// The script, for a POSIX shell.
     pub(super) fn script(&self) -> String {
         let mut script = format!(
             "cd {} || exit 126\n",
