@@ -1,0 +1,64 @@
+//! Tests of the driver on a real kernel. They run inside the lab's guest, as root:
+//! `cargo xtask test guest`, or by hand `cargo xtask lab -- target/debug/guest-tests [FILTER]`.
+//!
+//! Each test attaches what it needs and detaches it at its end, which fails when a frame is left. Sizes
+//! that matter can be turned up by environment variables (`COHMEM_SIZE_MIB`, `COHMEM_ROUNDS`).
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+mod bad_input;
+mod content;
+mod detach;
+mod driver;
+mod holders;
+mod hooks;
+mod isolation;
+mod lifecycle;
+mod module;
+mod poison;
+mod reasons;
+mod sys;
+
+/// A test: its name and what it runs.
+type Test = (&'static str, fn());
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Tests share the machine's devices, and fork.
+    arguments.test_threads = Some(1);
+    let groups: &[(&str, &[Test])] = &[
+        ("content", content::TESTS),
+        ("lifecycle", lifecycle::TESTS),
+        ("reasons", reasons::TESTS),
+        ("isolation", isolation::TESTS),
+        ("bad_input", bad_input::TESTS),
+        ("detach", detach::TESTS),
+        ("module", module::TESTS),
+        ("poison", poison::TESTS),
+        ("hooks", hooks::TESTS),
+    ];
+    let trials = groups
+        .iter()
+        .flat_map(|(group, tests)| {
+            tests
+                .iter()
+                .map(move |(name, run)| trial(group, name, *run))
+        })
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(group: &str, name: &str, run: fn()) -> Trial {
+    Trial::test(format!("{group}::{name}"), move || {
+        std::panic::catch_unwind(run).map_err(|payload| {
+            let text = payload
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| payload.downcast_ref::<&str>().copied())
+                .unwrap_or("panicked");
+            Failed::from(text)
+        })
+    })
+}
