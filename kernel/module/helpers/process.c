@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0
+/* `current` is a macro; references to address spaces and user copies are inline. */
+#include <linux/mmap_lock.h>
+#include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
+#include <linux/uaccess.h>
+
+#include "helpers.h"
+
+struct mm_struct *cohmem_current_mm(void)
+{
+	return current->mm;
+}
+
+void cohmem_mmget(struct mm_struct *mm)
+{
+	mmget(mm);
+}
+
+bool cohmem_mmget_not_zero(struct mm_struct *mm)
+{
+	return mmget_not_zero(mm);
+}
+
+int cohmem_mmap_read_lock_killable(struct mm_struct *mm)
+{
+	return mmap_read_lock_killable(mm);
+}
+
+void cohmem_mmap_read_unlock(struct mm_struct *mm)
+{
+	mmap_read_unlock(mm);
+}
+
+u64 cohmem_user_end(void)
+{
+	return TASK_SIZE_MAX;
+}
+
+bool cohmem_is_killed(void)
+{
+	return fatal_signal_pending(current);
+}
+
+bool cohmem_is_signalled(void)
+{
+	return signal_pending(current);
+}
+
+unsigned long cohmem_copy_from_user(void *to, u64 from, size_t bytes)
+{
+	return copy_from_user(to, u64_to_user_ptr(from), bytes);
+}
+
+unsigned long cohmem_copy_to_user(u64 to, const void *from, size_t bytes)
+{
+	return copy_to_user(u64_to_user_ptr(to), from, bytes);
+}

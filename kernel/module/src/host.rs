@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The kernel as the driver's logic sees it.
+
+use core::fmt::Debug;
+
+use cohmem_kcore::{
+    Errno,
+    host::{ChunkSpec, Host, PageFacts, Pfn, Privilege},
+    ledger::Ledger,
+};
+
+use crate::sys::{
+    batch::{Arrays, Batch},
+    chardev,
+    memory::{self, Buffer, Shared, Stock, Words},
+    page::Page,
+    pagemap::Chunk,
+    process::{self, Mm},
+    range::{self, Claim},
+    sync::{self, RwLock},
+};
+
+/// Bytes of a chunk: bounds how long its struct pages take to set up, and how much one that held mapped
+/// poison takes with it.
+const CHUNK_BYTES: u64 = 1 << 30;
+
+/// This kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kernel;
+
+impl Host for Kernel {
+    type Lock<T: Debug + Send + Sync> = RwLock<T>;
+    type Buffer<T: Copy + Debug + Send + Sync> = Buffer<T>;
+    type Words = Words;
+    type Shared<T: Debug + Send + Sync + 'static> = Shared<T>;
+    type Claim = Claim;
+    type Chunk = Chunk;
+    type Space = Mm;
+    type Arrays = Arrays;
+    type Stock = Stock;
+    type Batch<'b> = Batch<'b>;
+
+    fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<RwLock<T>, Errno> {
+        RwLock::new(value)
+    }
+
+    fn new_buffer<T: Copy + Debug + Send + Sync>(&self, len: usize, fill: T) -> Result<Buffer<T>, Errno> {
+        #[cfg(hooks)]
+        crate::hooks::allocating()?;
+        Buffer::new(len, fill)
+    }
+
+    fn new_words(&self, len: usize) -> Result<Words, Errno> {
+        Words::zeroed(len)
+    }
+
+    fn share<T: Debug + Send + Sync + 'static>(&self, value: T) -> Result<Shared<T>, Errno> {
+        Shared::new(value)
+    }
+
+    fn new_arrays(&self) -> Result<Arrays, Errno> {
+        Arrays::new()
+    }
+
+    fn new_stock(&self) -> Result<Stock, Errno> {
+        Stock::new()
+    }
+
+    fn refill(&self, stock: &mut Stock, nr_pages: usize) -> usize {
+        #[cfg(hooks)]
+        if crate::hooks::refilling().is_err() {
+            return stock.refill(0);
+        }
+        stock.refill(nr_pages)
+    }
+
+    fn available_pages(&self) -> u64 {
+        memory::available_pages()
+    }
+
+    fn free_swap_pages(&self) -> u64 {
+        memory::free_swap_pages()
+    }
+
+    fn total_pages(&self) -> u64 {
+        memory::total_pages()
+    }
+
+    fn user_end(&self) -> u64 {
+        process::user_end()
+    }
+
+    fn phys_end(&self) -> u64 {
+        range::phys_end()
+    }
+
+    fn moves_partly_mapped_folios(&self) -> bool {
+        memory::moves_partly_mapped_folios()
+    }
+
+    fn is_privileged(&self, privilege: Privilege) -> bool {
+        process::is_privileged(privilege)
+    }
+
+    fn own_space(&self) -> Result<Mm, Errno> {
+        Mm::of_caller()
+    }
+
+    fn proc_space(&self, fd: i32) -> Result<Mm, Errno> {
+        Mm::of_proc_file(fd)
+    }
+
+    fn write_user(&self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        process::write_user(address, bytes)
+    }
+
+    fn system_page(&self, pfn: Pfn) -> Option<PageFacts> {
+        Page::online(pfn).map(Page::facts)
+    }
+
+    fn claim(&self, phys: u64, bytes: u64) -> Result<Claim, Errno> {
+        Claim::new(phys, bytes)
+    }
+
+    fn register(
+        &self,
+        spec: ChunkSpec,
+        claim: Claim,
+        ledger: Shared<Ledger<Self>>,
+    ) -> Result<Chunk, Errno> {
+        #[cfg(hooks)]
+        crate::hooks::registering()?;
+        Chunk::register(spec, claim, ledger)
+    }
+
+    fn chunk_bytes(&self) -> u64 {
+        CHUNK_BYTES
+    }
+
+    fn node_of(&self, phys: u64) -> u32 {
+        u32::try_from(range::node_of(phys)).unwrap_or(0)
+    }
+
+    fn publish(&self, device: u32) -> Result<(), Errno> {
+        chardev::publish(device)
+    }
+
+    fn unpublish(&self, device: u32) {
+        chardev::unpublish(device);
+    }
+
+    fn is_killed(&self) -> bool {
+        process::is_killed()
+    }
+
+    fn is_signalled(&self) -> bool {
+        process::is_signalled()
+    }
+
+    fn relax(&self) {
+        sync::relax();
+    }
+
+    fn sleep_ms(&self, milliseconds: u64) {
+        sync::sleep_ms(milliseconds);
+    }
+
+    fn now_ms(&self) -> u64 {
+        sync::now_ms()
+    }
+
+    #[cfg(hooks)]
+    fn reached(&self, point: cohmem_kcore::host::Point) {
+        crate::hooks::reached(point);
+    }
+
+    fn drain_processors(&self) {
+        sync::drain_processors();
+    }
+}

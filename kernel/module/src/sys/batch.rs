@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Pages in flight: `migrate_vma` and `migrate_device_range`.
+
+use core::{
+    ffi::c_ulong,
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
+
+use cohmem_frames::FrameIndex;
+use cohmem_kcore::{
+    Errno,
+    host::{self, Pfn, Select, Source, Span, Unreadable, WINDOW_PAGES},
+};
+
+use super::{
+    check, complain, debug_by_name,
+    memory::{Buffer, Stock},
+    page::Page,
+    pagemap::Chunk,
+};
+use crate::host::Kernel;
+
+/// The arrays of one batch.
+pub(crate) struct Arrays {
+    source: Buffer<c_ulong>,
+    target: Buffer<c_ulong>,
+}
+
+impl Arrays {
+    /// Arrays for [`WINDOW_PAGES`] pages. May sleep.
+    pub(crate) fn new() -> Result<Self, Errno> {
+        Ok(Self { source: Buffer::new(WINDOW_PAGES, 0)?, target: Buffer::new(WINDOW_PAGES, 0)? })
+    }
+}
+
+/// How the pages were collected, which decides how they are committed.
+enum Collected {
+    /// From an area.
+    Area(bindings::migrate_vma),
+    /// By their frames.
+    Frames,
+}
+
+/// Pages in flight.
+///
+/// # Invariants
+///
+/// - Entries `0..nr` of the source array are as the kernel's collecting function left them, or, once
+///   `is_committed`, as its committing function did: every valid one is a page that is locked,
+///   unmapped and referenced for the batch.
+/// - Every valid entry of the target array is a page that is locked and referenced once, for the
+///   batch, and that nobody else uses; the others are 0. Once `is_committed`, none is changed.
+/// - `'b` keeps what the pages came from: the lock of the address space, or the chunk.
+pub(crate) struct Batch<'b> {
+    arrays: &'b mut Arrays,
+    nr: usize,
+    collected: Collected,
+    is_from_device: bool,
+    is_committed: bool,
+    /// Page locks belong to the thread that took them.
+    not_send: PhantomData<*mut ()>,
+}
+
+impl<'b> Batch<'b> {
+    /// Collects what can move of `span`.
+    ///
+    /// # Safety
+    ///
+    /// `span` lies in `area` and is not empty and no longer than [`WINDOW_PAGES`]; the address space
+    /// of `area` is locked for reading by this thread for `'b`.
+    pub(super) unsafe fn of_area(
+        area: NonNull<bindings::vm_area_struct>,
+        span: Span,
+        select: Select<'b, Kernel>,
+        arrays: &'b mut Arrays,
+    ) -> Result<Self, Errno> {
+        let (flags, owner, is_from_device) = match select {
+            Select::System => (bindings::MIGRATE_VMA_SELECT_SYSTEM, ptr::null_mut(), false),
+            Select::Device(chunk) => {
+                (bindings::MIGRATE_VMA_SELECT_DEVICE_COHERENT, chunk.owner(), true)
+            }
+        };
+        arrays.target.fill(0);
+        let mut request = bindings::migrate_vma {
+            vma: area.as_ptr(),
+            dst: arrays.target.as_mut_ptr(),
+            src: arrays.source.as_mut_ptr(),
+            cpages: 0,
+            npages: 0,
+            start: span.start,
+            end: span.end,
+            pgmap_owner: owner,
+            flags: flags as _,
+            fault_page: ptr::null_mut(),
+        };
+        // SAFETY: by the caller's promise the area is locked and covers the span, and the arrays have
+        // an entry for each of its pages.
+        check(unsafe { bindings::migrate_vma_setup(&raw mut request) })?;
+        let nr = usize::try_from(request.npages).unwrap_or(0).min(arrays.source.len());
+        // INVARIANT: collected just now, all targets are 0, and the lock is borrowed for `'b`.
+        Ok(Self::new(arrays, nr, Collected::Area(request), is_from_device))
+    }
+
+    /// Collects the pages that are in use of `nr` pages from `first` on; the first `nr_skipped`
+    /// entries stay empty.
+    ///
+    /// # Safety
+    ///
+    /// `first..first + nr` are pages of one chunk that is registered for `'b`; those after the first
+    /// `nr_skipped` have initialised struct pages.
+    pub(super) unsafe fn of_frames(
+        first: Pfn,
+        nr: usize,
+        nr_skipped: usize,
+        arrays: &'b mut Arrays,
+    ) -> Self {
+        let nr = nr.min(arrays.source.len());
+        arrays.target.fill(0);
+        arrays.source.fill(0);
+        if let Some(entries) = arrays.source.get_mut(nr_skipped..nr) {
+            let start = first.0.saturating_add(nr_skipped as u64);
+            // SAFETY: `entries` has one entry a page; the pages are of a registered chunk by the
+            // caller's promise. The function always succeeds.
+            let _zero = unsafe {
+                bindings::migrate_device_range(entries.as_mut_ptr(), start, entries.len() as _)
+            };
+        }
+        // INVARIANT: collected just now, all targets are 0, and the chunk is borrowed for `'b`.
+        Self::new(arrays, nr, Collected::Frames, true)
+    }
+
+    fn new(arrays: &'b mut Arrays, nr: usize, collected: Collected, is_from_device: bool) -> Self {
+        Self { arrays, nr, collected, is_from_device, is_committed: false, not_send: PhantomData }
+    }
+
+    fn source_entry(&self, index: usize) -> c_ulong {
+        self.arrays.source.get(..self.nr).and_then(|entries| entries.get(index)).copied().unwrap_or(0)
+    }
+
+    fn target_entry(&self, index: usize) -> c_ulong {
+        self.arrays.target.get(..self.nr).and_then(|entries| entries.get(index)).copied().unwrap_or(0)
+    }
+
+    /// The collected page of an entry.
+    pub(crate) fn source_page(&self, index: usize) -> Option<Page> {
+        page_of(self.source_entry(index))
+    }
+
+    /// The destination of an entry.
+    fn target_page(&self, index: usize) -> Option<Page> {
+        page_of(self.target_entry(index))
+    }
+
+    /// Room for the destination of an entry that has none; `None` when it must not get one.
+    fn vacancy(&mut self, index: usize) -> Option<&mut c_ulong> {
+        if self.is_committed || !is_moving(self.source_entry(index)) {
+            return None;
+        }
+        let slot = self.arrays.target.get_mut(..self.nr)?.get_mut(index)?;
+        (*slot == 0).then_some(slot)
+    }
+}
+
+impl host::Batch<Kernel> for Batch<'_> {
+    fn source(&self, index: usize) -> Source {
+        let entry = self.source_entry(index);
+        if !is_moving(entry) {
+            return Source::Skipped;
+        }
+        page_of(entry).map_or(Source::Hole, |page| Source::Page(page.facts()))
+    }
+
+    fn assign_frame(&mut self, index: usize, chunk: &Chunk, frame: FrameIndex) {
+        let Some(page) = chunk.page(frame) else { return complain() };
+        let Some(slot) = self.vacancy(index) else { return complain() };
+        // SAFETY: the page is one of a registered chunk, whose memory map is initialised there; the
+        // ledger handed the frame out to us, so that nobody else has a reference to it.
+        unsafe { bindings::cohmem_device_page_init(page.as_ptr()) };
+        // INVARIANT: the page is locked, with one reference, which the batch owns.
+        *slot = entry_of(page);
+    }
+
+    fn assign_system(&mut self, index: usize, stock: &mut Stock) -> bool {
+        let Some(slot) = self.vacancy(index) else {
+            complain();
+            return true;
+        };
+        while let Some(page) = stock.pop() {
+            if page.try_lock() {
+                // INVARIANT: the page is locked, and its one reference went from the stock to the batch.
+                *slot = entry_of(page);
+                return true;
+            }
+            // Memory failure handling may lock a page that nobody else knows.
+            // SAFETY: the page left the stock with one reference, which this gives up.
+            unsafe { page.put() };
+        }
+        false
+    }
+
+    fn copy(&mut self, index: usize) -> Result<(), Unreadable> {
+        let (Some(target), Some(source)) = (self.target_page(index), self.source_page(index)) else {
+            complain();
+            return Err(Unreadable);
+        };
+        #[cfg(hooks)]
+        crate::hooks::copying()?;
+        if self.is_from_device {
+            // SAFETY: by the type invariants both pages are referenced for the batch, and the target
+            // is used by nobody else.
+            unsafe { target.copy_from_device(source) }?;
+        } else {
+            // SAFETY: as above.
+            unsafe { target.copy_from_system(source) };
+        }
+        #[cfg(hooks)]
+        crate::hooks::copied(source);
+        Ok(())
+    }
+
+    fn zero(&mut self, index: usize) {
+        let Some(target) = self.target_page(index) else { return complain() };
+        // SAFETY: by the type invariants the page is referenced for the batch, and nobody else uses it.
+        unsafe { target.clear() };
+    }
+
+    fn unassign(&mut self, index: usize) {
+        if self.is_committed {
+            return complain();
+        }
+        let Some(target) = self.target_page(index) else { return };
+        if let Some(slot) = self.arrays.target.get_mut(index) {
+            // INVARIANT: 0 is no page; lock and reference are given up below.
+            *slot = 0;
+        }
+        // SAFETY: by the type invariants the batch held the lock.
+        unsafe { target.unlock() };
+        // SAFETY: by the type invariants the batch owned the reference, and its entry is gone.
+        unsafe { target.put() };
+    }
+
+    fn commit(&mut self) {
+        if self.is_committed {
+            return complain();
+        }
+        // INVARIANT: no target changes from here on.
+        self.is_committed = true;
+        match &mut self.collected {
+            Collected::Area(request) => {
+                // SAFETY: `request` is as setup left it, its area is locked and its arrays are ours for
+                // the batch's life; every target is locked and referenced by the type invariants.
+                unsafe { bindings::migrate_vma_pages(request) };
+            }
+            Collected::Frames => {
+                let (source, target) = (&mut self.arrays.source, &mut self.arrays.target);
+                // SAFETY: both arrays have `nr` entries, collected by migrate_device_range; every
+                // target is locked and referenced by the type invariants.
+                unsafe {
+                    bindings::migrate_device_pages(
+                        source.as_mut_ptr(),
+                        target.as_mut_ptr(),
+                        self.nr as _,
+                    );
+                }
+            }
+        }
+    }
+
+    fn is_moved(&self, index: usize) -> bool {
+        self.is_committed && is_moving(self.source_entry(index)) && self.target_entry(index) != 0
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        #[cfg(hooks)]
+        crate::hooks::finalising();
+        if !self.is_committed {
+            // The kernel would take an entry with a target for one that moved.
+            for index in 0..self.nr {
+                host::Batch::unassign(self, index);
+            }
+        }
+        match &mut self.collected {
+            Collected::Area(request) => {
+                // SAFETY: called once for each successful setup, with the area still locked; by the type
+                // invariants valid targets are locked and referenced, and only entries that the
+                // kernel committed have one.
+                unsafe { bindings::migrate_vma_finalize(request) };
+            }
+            Collected::Frames => {
+                let (source, target) = (&mut self.arrays.source, &mut self.arrays.target);
+                // SAFETY: called once for each migrate_device_range, while the chunk is registered;
+                // the targets are as above.
+                unsafe {
+                    bindings::migrate_device_finalize(
+                        source.as_mut_ptr(),
+                        target.as_mut_ptr(),
+                        self.nr as _,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The page of an entry.
+fn page_of(entry: c_ulong) -> Option<Page> {
+    // SAFETY: the entry was made by the kernel or by `entry_of`; the function only computes.
+    NonNull::new(unsafe { bindings::cohmem_migrate_pfn_to_page(entry) }).map(Page::new)
+}
+
+/// The entry of a page.
+fn entry_of(page: Page) -> c_ulong {
+    // SAFETY: pure arithmetic.
+    unsafe { bindings::cohmem_migrate_pfn(page.pfn().0) }
+}
+
+/// The kernel will move, or has moved, what the entry stands for.
+fn is_moving(entry: c_ulong) -> bool {
+    // SAFETY: pure arithmetic.
+    unsafe { bindings::cohmem_migrate_is_moving(entry) }
+}
+
+debug_by_name! {
+    [] Arrays, "Arrays";
+    [] Batch<'_>, "Batch";
+}

@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Memory that may fail to be there: boxes, buffers, shared owners, stocks of pages.
+
+use core::{
+    cell::UnsafeCell,
+    mem::{ManuallyDrop, MaybeUninit},
+    ops::{Deref, DerefMut},
+    ptr::{self, NonNull},
+    slice,
+    sync::atomic::AtomicU64,
+};
+
+use cohmem_kcore::{Errno, host::WINDOW_PAGES};
+
+use super::{debug_by_name, page::Page};
+
+/// What the kernel's allocator aligns to at least.
+const ALIGNMENT: usize = 8;
+
+/// `nr` zeroed objects of type `T`.
+///
+/// **Context:** may sleep.
+fn allocate<T>(nr: usize) -> Result<NonNull<T>, Errno> {
+    const { assert!(align_of::<T>() <= ALIGNMENT, "the kernel's allocator aligns to 8 bytes only") };
+    let bytes = nr.checked_mul(size_of::<T>()).ok_or(Errno::ENOMEM)?;
+    if bytes == 0 {
+        return Ok(NonNull::dangling());
+    }
+    // SAFETY: `bytes` is not 0; every caller may sleep, as this function's context says.
+    let memory = unsafe { bindings::cohmem_kvzalloc(bytes) };
+    NonNull::new(memory.cast()).ok_or(Errno::ENOMEM)
+}
+
+/// Frees what [`allocate`] returned.
+///
+/// # Safety
+///
+/// `memory` came from `allocate(nr)`, is freed once, and nothing uses it any more.
+unsafe fn release<T>(memory: NonNull<T>, nr: usize) {
+    if nr != 0 && size_of::<T>() != 0 {
+        // SAFETY: not the dangling pointer of an empty allocation, so it came from kvzalloc; freed once
+        // and unused by the caller's promise.
+        unsafe { bindings::kvfree(memory.as_ptr().cast()) };
+    }
+}
+
+/// A boxed value.
+///
+/// # Invariants
+///
+/// `memory` holds an initialised `T`, is owned by the box, and never moves.
+pub(crate) struct KernelBox<T> {
+    memory: NonNull<T>,
+}
+
+// SAFETY: the box owns its value as the value's own type would: sending one sends the other.
+unsafe impl<T: Send> Send for KernelBox<T> {}
+// SAFETY: a shared box gives shared access to the value, nothing else.
+unsafe impl<T: Sync> Sync for KernelBox<T> {}
+
+impl<T> KernelBox<T> {
+    /// Boxes `value`. May sleep.
+    pub(crate) fn new(value: T) -> Result<Self, Errno> {
+        let memory = allocate::<T>(1)?;
+        // SAFETY: `allocate` returned room for one `T`, aligned, which nobody else knows.
+        unsafe { memory.write(value) };
+        // INVARIANT: initialised just now, and owned from here.
+        Ok(Self { memory })
+    }
+
+    /// Gives the value's memory away.
+    pub(crate) fn into_raw(self) -> NonNull<T> {
+        ManuallyDrop::new(self).memory
+    }
+
+    /// Takes back what [`Self::into_raw`] gave away.
+    ///
+    /// # Safety
+    ///
+    /// `memory` came from `into_raw`, is taken back once, and no reference into it is left.
+    pub(crate) unsafe fn from_raw(memory: NonNull<T>) -> Self {
+        // INVARIANT: it was a box's, and by the caller's promise nobody else's now.
+        Self { memory }
+    }
+
+    /// Address of the value, which stays the same for the life of the box.
+    pub(crate) fn as_ptr(&self) -> NonNull<T> {
+        self.memory
+    }
+}
+
+impl<T> Deref for KernelBox<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: by the type invariants the value is initialised, and borrowed with the box.
+        unsafe { self.memory.as_ref() }
+    }
+}
+
+impl<T> DerefMut for KernelBox<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: by the type invariants the value is initialised, and borrowed uniquely with the box.
+        unsafe { self.memory.as_mut() }
+    }
+}
+
+impl<T> Drop for KernelBox<T> {
+    fn drop(&mut self) {
+        // SAFETY: by the type invariants the value is initialised and ours; it is dropped once, here.
+        unsafe { ptr::drop_in_place(self.memory.as_ptr()) };
+        // SAFETY: it came from `allocate(1)`, and its value was just dropped.
+        unsafe { release(self.memory, 1) };
+    }
+}
+
+/// A boxed slice.
+///
+/// # Invariants
+///
+/// `memory` holds `len` initialised values and is owned by the buffer.
+pub(crate) struct Buffer<T> {
+    memory: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its values as an array would.
+unsafe impl<T: Send> Send for Buffer<T> {}
+// SAFETY: as above; shared access gives shared access to the values only.
+unsafe impl<T: Sync> Sync for Buffer<T> {}
+
+impl<T: Copy> Buffer<T> {
+    /// `len` copies of `fill`. May sleep.
+    pub(crate) fn new(len: usize, fill: T) -> Result<Self, Errno> {
+        let memory = allocate::<T>(len)?;
+        for index in 0..len {
+            // SAFETY: `allocate` returned room for `len` values, and `index` is below.
+            let slot = unsafe { memory.add(index) };
+            // SAFETY: `slot` is aligned room for a `T` that nobody else knows.
+            unsafe { slot.write(fill) };
+        }
+        // INVARIANT: all `len` values are initialised, and the memory is ours.
+        Ok(Self { memory, len })
+    }
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: by the type invariants there are `len` initialised values, borrowed with the buffer;
+        // `allocate` never returns more than `isize::MAX` bytes.
+        unsafe { slice::from_raw_parts(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and the borrow is unique.
+        unsafe { slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        // SAFETY: it came from `allocate(len)`; the values are `Copy` or atomics and need no drop (the
+        // constructors make no others), and the buffer ends here.
+        unsafe { release(self.memory, self.len) };
+    }
+}
+
+/// Zeroed words that threads and interrupt handlers share.
+pub(crate) type Words = Buffer<AtomicU64>;
+
+impl Words {
+    /// `len` zeroed words. May sleep.
+    pub(crate) fn zeroed(len: usize) -> Result<Self, Errno> {
+        // INVARIANT: an atomic may have any value, zero as well, so that the allocated zeros are
+        // initialised words.
+        Ok(Self { memory: allocate(len)?, len })
+    }
+}
+
+struct SharedValue<T> {
+    count: UnsafeCell<MaybeUninit<bindings::refcount_t>>,
+    value: T,
+}
+
+/// A shared owner.
+///
+/// # Invariants
+///
+/// `memory` is a box given away; its count is the number of owners, and the value lives while that is
+/// not 0.
+pub(crate) struct Shared<T> {
+    memory: NonNull<SharedValue<T>>,
+}
+
+// SAFETY: any owner may be the last and drop the value (`Send`), and all see it at once (`Sync`).
+unsafe impl<T: Send + Sync> Send for Shared<T> {}
+// SAFETY: as above: a shared owner can be cloned into one more owner.
+unsafe impl<T: Send + Sync> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    /// Shares `value`. May sleep.
+    pub(crate) fn new(value: T) -> Result<Self, Errno> {
+        let count = UnsafeCell::new(MaybeUninit::zeroed());
+        let boxed = KernelBox::new(SharedValue { count, value })?;
+        // SAFETY: the count is in memory that is ours alone until this function returns.
+        unsafe { bindings::cohmem_refcount_set(boxed.count.get().cast(), 1) };
+        // INVARIANT: one owner, and the count says so.
+        Ok(Self { memory: boxed.into_raw() })
+    }
+
+    fn shared(&self) -> &SharedValue<T> {
+        // SAFETY: by the type invariants the value lives at least as long as this owner.
+        unsafe { self.memory.as_ref() }
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        // SAFETY: the count is initialised and not 0, since `self` is an owner. It saturates, with a
+        // warning, rather than wrap.
+        unsafe { bindings::cohmem_refcount_inc(self.shared().count.get().cast()) };
+        // INVARIANT: the new owner was just counted.
+        Self { memory: self.memory }
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.shared().value
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: the count is initialised and counts this owner.
+        let is_last = unsafe { bindings::cohmem_refcount_dec_and_test(self.shared().count.get().cast()) };
+        if is_last {
+            // SAFETY: the memory came from `into_raw` in `new`, and the last owner takes it back once;
+            // the decrement orders all other owners' accesses before.
+            drop(unsafe { KernelBox::from_raw(self.memory) });
+        }
+    }
+}
+
+/// System pages allocated ahead: they are private, with one reference each, the stock's.
+///
+/// # Invariants
+///
+/// Entries `0..len` of `pages` point to such pages, all others are null.
+pub(crate) struct Stock {
+    pages: Buffer<*mut bindings::page>,
+    len: usize,
+}
+
+impl Stock {
+    /// An empty stock. May sleep.
+    pub(crate) fn new() -> Result<Self, Errno> {
+        // INVARIANT: no pages, all entries null.
+        Ok(Self { pages: Buffer::new(WINDOW_PAGES, ptr::null_mut())?, len: 0 })
+    }
+
+    /// Allocates until there are `nr_pages`; returns how many there are. May sleep.
+    pub(crate) fn refill(&mut self, nr_pages: usize) -> usize {
+        let wanted = nr_pages.min(self.pages.len());
+        while self.len < wanted {
+            let nr = self.allocate_bulk(wanted);
+            if nr == 0 && !self.allocate_one() {
+                break;
+            }
+        }
+        self.len
+    }
+
+    /// Takes pages from the processor's own lists; returns how many.
+    fn allocate_bulk(&mut self, wanted: usize) -> usize {
+        let Some(room) = self.pages.get_mut(self.len..wanted) else { return 0 };
+        let nr_room = room.len();
+        // SAFETY: `room` is `nr_room` entries, all null by the type invariants, of which the function
+        // fills the first ones with pages that it gives to the caller; sleeping is allowed here.
+        let nr = unsafe { bindings::cohmem_alloc_pages_bulk(nr_room as _, room.as_mut_ptr()) };
+        let nr = usize::try_from(nr).unwrap_or(0).min(nr_room);
+        // INVARIANT: the function filled `nr` entries from the first empty one.
+        self.len = self.len.saturating_add(nr);
+        nr
+    }
+
+    fn allocate_one(&mut self) -> bool {
+        let Some(slot) = self.pages.get_mut(self.len) else { return false };
+        // SAFETY: sleeping is allowed here; the page, if any, is the caller's.
+        *slot = unsafe { bindings::cohmem_alloc_page() };
+        if slot.is_null() {
+            return false;
+        }
+        // INVARIANT: the entry just filled is the first of the empty ones.
+        self.len = self.len.saturating_add(1);
+        true
+    }
+
+    /// Takes a page out.
+    pub(crate) fn pop(&mut self) -> Option<Page> {
+        let last = self.len.checked_sub(1)?;
+        let slot = self.pages.get_mut(last)?;
+        let page = NonNull::new(core::mem::replace(slot, ptr::null_mut()))?;
+        // INVARIANT: the entry is null again, and the page leaves with its reference.
+        self.len = last;
+        Some(Page::new(page))
+    }
+}
+
+impl Drop for Stock {
+    fn drop(&mut self) {
+        while let Some(page) = self.pop() {
+            // SAFETY: the page left the stock with the stock's one reference, which this gives up.
+            unsafe { page.put() };
+        }
+    }
+}
+
+/// System memory that can be allocated without swapping, in pages.
+pub(crate) fn available_pages() -> u64 {
+    // SAFETY: sums counters up.
+    u64::try_from(unsafe { bindings::si_mem_available() }).unwrap_or(0)
+}
+
+/// Pages of free swap.
+pub(crate) fn free_swap_pages() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { bindings::cohmem_free_swap_pages() }
+}
+
+/// Total system memory, in pages.
+pub(crate) fn total_pages() -> u64 {
+    // SAFETY: reads a counter.
+    unsafe { bindings::cohmem_total_pages() }
+}
+
+/// The kernel moves pages of a large folio that is mapped page by page.
+pub(crate) fn moves_partly_mapped_folios() -> bool {
+    // SAFETY: returns a constant of the kernel's version.
+    unsafe { bindings::cohmem_moves_partly_mapped_folios() }
+}
+
+debug_by_name! {
+    [T] KernelBox<T>, "KernelBox";
+    [T] Buffer<T>, "Buffer";
+    [T] Shared<T>, "Shared";
+    [] Stock, "Stock";
+}

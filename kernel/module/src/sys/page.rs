@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: GPL-2.0
+//! One physical page of the kernel's.
+
+use core::ptr::NonNull;
+
+use cohmem_kcore::host::{PageFacts, Pfn, Unreadable};
+
+/// Bytes of a page.
+pub(crate) const PAGE_BYTES: u64 = cohmem_uapi::FRAME_BYTES;
+
+/// The struct page of a physical page. Owns nothing.
+///
+/// # Invariants
+///
+/// The struct page exists for as long as the value is used: it is one of online system memory, or of
+/// a chunk that is registered.
+#[derive(Clone, Copy)]
+pub(crate) struct Page(NonNull<bindings::page>);
+
+impl Page {
+    /// The page with this struct page.
+    pub(crate) fn new(page: NonNull<bindings::page>) -> Self {
+        // INVARIANT: pointers to struct pages come from the kernel's functions or from a registered
+        // chunk, and the callers use the page only while what vouches for it holds.
+        Self(page)
+    }
+
+    /// The page with this number, if it is one of online system memory.
+    pub(crate) fn online(pfn: Pfn) -> Option<Self> {
+        // SAFETY: accepts any number; returns null for what is no online memory.
+        let page = unsafe { bindings::pfn_to_online_page(pfn.0) };
+        NonNull::new(page).map(Self::new)
+    }
+
+    /// The struct page.
+    pub(crate) fn as_ptr(self) -> *mut bindings::page {
+        self.0.as_ptr()
+    }
+
+    /// Its number.
+    pub(crate) fn pfn(self) -> Pfn {
+        // SAFETY: the struct page exists by the type invariants.
+        Pfn(unsafe { bindings::cohmem_page_to_pfn(self.as_ptr()) })
+    }
+
+    /// What the kernel says of it now; advisory unless it is locked.
+    pub(crate) fn facts(self) -> PageFacts {
+        let page = self.as_ptr();
+        /// Calls a test of the page.
+        macro_rules! ask {
+            ($test:ident) => {
+                // SAFETY: the struct page exists by the type invariants; the test only reads it, and
+                // a stale answer is allowed.
+                unsafe { bindings::$test(page) }
+            };
+        }
+        PageFacts {
+            is_zero: ask!(cohmem_page_is_zero),
+            is_anonymous: ask!(cohmem_page_is_anonymous),
+            is_ksm: ask!(cohmem_page_is_ksm),
+            is_large: ask!(cohmem_page_is_large),
+            is_locked: ask!(cohmem_page_is_locked),
+            is_on_lru: ask!(cohmem_page_is_on_lru),
+            is_in_swapcache: ask!(cohmem_page_is_in_swapcache),
+            is_pinned: ask!(cohmem_page_is_pinned),
+            is_poisoned: ask!(cohmem_page_is_poisoned),
+            refs: u32::try_from(ask!(cohmem_page_refs)).unwrap_or(0),
+            maps: u32::try_from(ask!(cohmem_page_maps)).unwrap_or(0),
+        }
+    }
+
+    /// It is marked as poisoned.
+    pub(crate) fn is_poisoned(self) -> bool {
+        // SAFETY: the struct page exists by the type invariants.
+        unsafe { bindings::cohmem_page_is_poisoned(self.as_ptr()) }
+    }
+
+    /// Marks it as poisoned.
+    pub(crate) fn set_poisoned(self) {
+        // SAFETY: the struct page exists by the type invariants; setting the flag is atomic.
+        unsafe { bindings::cohmem_page_set_poisoned(self.as_ptr()) };
+    }
+
+    /// Forgets what its former owner left in its flags. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The page is a device page with no reference left, and nobody hands it out meanwhile.
+    pub(crate) unsafe fn forget_owner(self) {
+        // SAFETY: the struct page exists by the type invariants.
+        let is_mlocked = unsafe { bindings::cohmem_page_is_mlocked(self.as_ptr()) };
+        if is_mlocked {
+            // SAFETY: the page was counted as locked when the flag was set, and the flag is cleared
+            // below, so that the count is taken back once.
+            unsafe { bindings::cohmem_page_forget_mlock(self.as_ptr()) };
+        }
+        // SAFETY: no reference is left by the caller's promise, so nobody relies on the flags.
+        unsafe { bindings::cohmem_page_forget_flags(self.as_ptr()) };
+    }
+
+    /// Tries to take the page lock.
+    pub(crate) fn try_lock(self) -> bool {
+        // SAFETY: the struct page exists by the type invariants.
+        unsafe { bindings::cohmem_page_try_lock(self.as_ptr()) }
+    }
+
+    /// Gives the page lock back.
+    ///
+    /// # Safety
+    ///
+    /// The caller holds the page lock.
+    pub(crate) unsafe fn unlock(self) {
+        // SAFETY: locked by the caller's promise.
+        unsafe { bindings::cohmem_page_unlock(self.as_ptr()) };
+    }
+
+    /// Gives a reference up.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns a reference and does not use the page after.
+    pub(crate) unsafe fn put(self) {
+        // SAFETY: the caller's reference is given up, once.
+        unsafe { bindings::cohmem_put_page(self.as_ptr()) };
+    }
+
+    /// Copies system memory, whose loss would stop the kernel anywhere.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else reads or writes `to`, and the caller owns references to both.
+    pub(crate) unsafe fn copy_from_system(self, from: Self) {
+        // SAFETY: both pages exist and are mapped by the kernel; `self` is the caller's alone.
+        unsafe { bindings::cohmem_page_copy(self.as_ptr(), from.as_ptr()) };
+    }
+
+    /// Copies device memory; survives the loss of its content where the processor can.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::copy_from_system`].
+    pub(crate) unsafe fn copy_from_device(self, from: Self) -> Result<(), Unreadable> {
+        // SAFETY: the struct page exists by the type invariants; the kernel maps all coherent memory.
+        let source = unsafe { bindings::cohmem_page_address(from.as_ptr()) };
+        // SAFETY: as above.
+        let target = unsafe { bindings::cohmem_page_address(self.as_ptr()) };
+        // SAFETY: both addresses are mapped for a page's length, apart from each other, and the target
+        // is the caller's alone; a machine check in the source ends the copy early.
+        let nr_left = unsafe {
+            bindings::copy_mc_to_kernel(target, source.cast_const(), PAGE_BYTES as _)
+        };
+        if nr_left == 0 { Ok(()) } else { Err(Unreadable) }
+    }
+
+    /// Zeroes its content.
+    ///
+    /// # Safety
+    ///
+    /// The caller owns a reference, and nobody else reads or writes the page.
+    pub(crate) unsafe fn clear(self) {
+        // SAFETY: the page exists, is mapped by the kernel, and is the caller's alone.
+        unsafe { bindings::cohmem_page_clear(self.as_ptr()) };
+    }
+}

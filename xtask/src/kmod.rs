@@ -1,0 +1,159 @@
+//! `cargo xtask kmod`: the kernel module.
+//!
+//! The module is freestanding Rust and a few C helpers, built against the headers of a stock
+//! kernel that need not support Rust:
+//!
+//! | step | from | to |
+//! |---|---|---|
+//! | [`kernel`] | the kernel's own build rules | the flags of its C compiler, its configuration |
+//! | [`bindings`] | its headers | Rust declarations with layout assertions |
+//! | [`rust`] | `core`, our `no_std` crates, the module crate | one relocatable object |
+//! | [`kbuild`] | that object and the C helpers | `cohmem.ko` |
+//! | [`check`] | `cohmem.ko` | nothing, or the reason why it is not fit to be loaded |
+//!
+//! Every step remembers a digest of what it was made from ([`step`]) and runs again only when that
+//! changed. All output is below the target directory; the source tree is only read.
+
+mod bindings;
+mod check;
+mod kbuild;
+mod kernel;
+mod rust;
+mod step;
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::setup;
+
+/// Arguments of `cargo xtask kmod`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Build the variant with the test hooks.
+    #[arg(long)]
+    hooks: bool,
+    /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build
+    /// [default: the newest installed].
+    #[arg(long, value_name = "RELEASE")]
+    kernel: Option<String>,
+}
+
+/// Which module to build. Both are named `cohmem.ko`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// The one that users get.
+    Shipped,
+    /// With the test hooks: never to be installed.
+    Hooks,
+}
+
+impl Variant {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Shipped => "shipped",
+            Self::Hooks => "hooks",
+        }
+    }
+
+    fn cfg(self) -> &'static [&'static str] {
+        match self {
+            Self::Shipped => &[],
+            Self::Hooks => &["--cfg", "hooks"],
+        }
+    }
+}
+
+/// Runs the job.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let variant = if args.hooks {
+        Variant::Hooks
+    } else {
+        Variant::Shipped
+    };
+    let started = Instant::now();
+    let path = build_for(variant, args.kernel.as_deref())?;
+    eprintln!(
+        "xtask: the module is ready ({:.1} s)",
+        started.elapsed().as_secs_f32()
+    );
+    println!("{}", path.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the module for the newest installed kernel and returns the path of `cohmem.ko`.
+///
+/// Waits while another process builds. Quick when nothing changed.
+///
+/// # Errors
+///
+/// When packages are missing and cannot be installed, a compiler or kbuild fails or warns, or the
+/// module fails one of the checks.
+pub(crate) fn build(variant: Variant) -> Result<PathBuf> {
+    build_for(variant, None)
+}
+
+/// As [`build`], for the kernel named as on the command line.
+///
+/// # Errors
+///
+/// As [`build`].
+pub(crate) fn build_for(variant: Variant, kernel: Option<&str>) -> Result<PathBuf> {
+    setup::ensure(setup::Group::Build)?;
+    let release = match kernel {
+        Some(kernel) => kernel.to_owned(),
+        None => setup::kernel_release()?,
+    };
+    let tree = Tree::new()?;
+    fs::create_dir_all(&tree.out)
+        .with_context(|| format!("cannot create {}", tree.out.display()))?;
+    // Released when the file is closed.
+    let lock =
+        File::create(tree.out.join("lock")).context("cannot create the build's lock file")?;
+    lock.lock().context("cannot lock the build directory")?;
+
+    let kernel = kernel::Kernel::find(&release, &tree.out)?;
+    let out = kernel.out.join(variant.name());
+    fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
+    let compiler = rust::Compiler::new(&kernel, &tree)?;
+    let bindings = bindings::generate(&kernel, &tree)?;
+    let object = rust::build(&compiler, &tree, &bindings, &out, variant)?;
+    let module = kbuild::build(&kernel, &tree, &object, &out)?;
+    check::module(&module, &object, &out, variant)?;
+    Ok(module)
+}
+
+/// Where things are.
+struct Tree {
+    /// Root of the source tree.
+    root: PathBuf,
+    /// Everything that the build makes.
+    out: PathBuf,
+}
+
+impl Tree {
+    fn new() -> Result<Self> {
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = manifest
+            .parent()
+            .context("xtask lies in no workspace")?
+            .to_path_buf();
+        let target = match std::env::var_os("CARGO_TARGET_DIR") {
+            Some(directory) => std::path::absolute(directory)?,
+            None => root.join("target"),
+        };
+        Ok(Self {
+            root,
+            out: target.join("kmod"),
+        })
+    }
+
+    fn module(&self) -> PathBuf {
+        self.root.join("kernel/module")
+    }
+}

@@ -1,0 +1,81 @@
+//! The C half of the module, and the module itself, made by the kernel's own build rules.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    Tree,
+    kernel::Kernel,
+    step::{self, Key, output_of},
+};
+
+/// Builds `cohmem.ko` from the C helpers and the Rust object.
+///
+/// # Errors
+///
+/// When kbuild fails or prints a warning of any tool: objtool's and modpost's are about code that
+/// the kernel would run wrongly.
+pub(super) fn build(kernel: &Kernel, tree: &Tree, object: &Path, out: &Path) -> Result<PathBuf> {
+    let directory = out.join("kbuild");
+    let module = directory.join("cohmem.ko");
+    let source = tree.module();
+    let key = Key::new("kbuild")
+        .text(&kernel.identity)
+        .file(&source.join("Kbuild"))?
+        .directory(&source.join("helpers"))?
+        .file(&tree.root.join("include/uapi/linux/cohmem.h"))?
+        .file(object)?;
+    step::run(&module, &key, || {
+        copy_sources(&source, object, &directory)?;
+        let mut make = Command::new("make");
+        make.arg("-C")
+            .arg(&kernel.build)
+            .arg(format!("M={}", directory.display()));
+        let text = output_of(make.arg("modules"))?;
+        let warnings = warnings(&text);
+        if !warnings.is_empty() {
+            bail!("the kernel's build rules warn:\n{}", warnings.join("\n"));
+        }
+        Ok(())
+    })?;
+    Ok(module)
+}
+
+fn copy_sources(source: &Path, object: &Path, directory: &Path) -> Result<()> {
+    let helpers = directory.join("helpers");
+    if helpers.exists() {
+        fs::remove_dir_all(&helpers).context("cannot clear the build directory")?;
+    }
+    fs::create_dir_all(&helpers).context("cannot create the build directory")?;
+    fs::copy(source.join("Kbuild"), directory.join("Kbuild")).context("cannot copy Kbuild")?;
+    for path in step::files_below(&source.join("helpers"))? {
+        let name = path.file_name().context("a file without a name")?;
+        fs::copy(&path, helpers.join(name))
+            .with_context(|| format!("cannot copy {}", path.display()))?;
+    }
+    fs::copy(object, directory.join("rust.o_shipped")).context("cannot copy the Rust object")?;
+    Ok(())
+}
+
+fn warnings(text: &str) -> Vec<&str> {
+    text.lines()
+        .filter(|line| line.to_ascii_lowercase().contains("warning"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::warnings;
+
+    #[test]
+    fn warnings_of_every_tool_are_seen() {
+        let text = "  CC [M]  helpers/mm.o\nhelpers/mm.c:3:1: warning: unused\n  LD [M]  cohmem.ko\n\
+                    cohmem.o: warning: objtool: x+0x3: 'naked' return\nWARNING: modpost: missing X\n";
+        assert_eq!(warnings(text).len(), 3);
+    }
+}
