@@ -40,6 +40,7 @@ macro_rules! structure {
     }};
 }
 
+#[expect(clippy::large_stack_frames, reason = "a test's list, with one temporary a field")]
 fn crate_structures(values: &mut Values) {
     type Counts32 = [u32; NR_REASONS];
     type Counts64 = [u64; NR_REASONS];
@@ -73,7 +74,10 @@ fn crate_structures(values: &mut Values) {
 
 fn crate_constants(values: &mut Values) {
     let mut set = |name: &str, value: i128| {
-        assert!(values.insert(format!("const {name}"), value).is_none(), "{name} twice");
+        assert!(
+            values.insert(format!("const {name}"), value).is_none(),
+            "{name} twice"
+        );
     };
     set("COHMEM_ABI_VERSION", ABI_VERSION.into());
     set("COHMEM_IOC_MAGIC", ioctl::MAGIC.into());
@@ -164,7 +168,9 @@ fn values_in_c(include: &Path, expected: &Values) -> Result<Values, String> {
                 }
             }
         };
-        program.push_str(&format!("\tprintf(\"%s\\t%lld\\n\", \"{key}\", (long long)({value}));\n"));
+        program.push_str(&format!(
+            "\tprintf(\"%s\\t%lld\\n\", \"{key}\", (long long)({value}));\n"
+        ));
     }
     program.push_str("\treturn 0;\n}\n");
 
@@ -173,7 +179,14 @@ fn values_in_c(include: &Path, expected: &Values) -> Result<Values, String> {
     let binary = directory.join("values");
     fs::write(&source, program).unwrap();
     let compiled = Command::new("cc")
-        .args(["-std=gnu11", "-Wall", "-Wextra", "-Wpadded", "-Werror", "-I"])
+        .args([
+            "-std=gnu11",
+            "-Wall",
+            "-Wextra",
+            "-Wpadded",
+            "-Werror",
+            "-I",
+        ])
         .arg(include)
         .arg("-o")
         .args([&binary, &source])
@@ -200,8 +213,11 @@ fn values_in_c(include: &Path, expected: &Values) -> Result<Values, String> {
 fn scratch() -> PathBuf {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name =
-        format!("header-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = format!(
+        "header-{}-{}",
+        std::process::id(),
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    );
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&directory).unwrap();
     directory
@@ -239,10 +255,19 @@ fn crate_and_header_agree() {
 fn every_name_of_the_header_is_in_the_crate() {
     let expected = crate_values();
     let names = header_names(&header_text());
-    assert!(names.len() > 50, "only {} names were found in the header", names.len());
-    let missing: Vec<_> =
-        names.iter().filter(|name| !expected.contains_key(&format!("const {name}"))).collect();
-    assert!(missing.is_empty(), "in the header, not in the crate: {missing:?}");
+    assert!(
+        names.len() > 50,
+        "only {} names were found in the header",
+        names.len()
+    );
+    let missing: Vec<_> = names
+        .iter()
+        .filter(|name| !expected.contains_key(&format!("const {name}")))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "in the header, not in the crate: {missing:?}"
+    );
 }
 
 #[test]
@@ -254,7 +279,9 @@ fn page_entries_are_packed_as_the_macros_unpack_them() {
         ("COHMEM_PAGE_DEVICE(entry)", "(((entry) >> 10) & 0x3f)"),
     ] {
         assert!(
-            header.lines().any(|line| line.contains(name) && line.ends_with(text)),
+            header
+                .lines()
+                .any(|line| line.contains(name) && line.ends_with(text)),
             "{name} is no longer {text}"
         );
     }
@@ -274,8 +301,14 @@ fn a_changed_header_is_noticed() {
     let expected = crate_values();
     for (from, to) in [
         ("COHMEM_REASON_KSM\t\t= 10", "COHMEM_REASON_KSM\t\t= 27"),
-        ("#define COHMEM_MAX_STUCK\t4096", "#define COHMEM_MAX_STUCK\t4095"),
-        ("COHMEM_IOC_MAGIC, 0x12, struct cohmem_query", "COHMEM_IOC_MAGIC, 0x14, struct cohmem_query"),
+        (
+            "#define COHMEM_MAX_STUCK\t4096",
+            "#define COHMEM_MAX_STUCK\t4095",
+        ),
+        (
+            "COHMEM_IOC_MAGIC, 0x12, struct cohmem_query",
+            "COHMEM_IOC_MAGIC, 0x14, struct cohmem_query",
+        ),
         ("__u32 refs;\n\t__u32 maps;", "__u32 maps;\n\t__u32 refs;"),
         ("__s32 proc_fd;\n\t__u32 pad;", "__s32 proc_fd;"),
         ("__u64 nr_here;", "__u32 nr_here;"),
@@ -297,7 +330,9 @@ fn a_changed_header_is_noticed() {
         1,
     );
     assert!(
-        header_names(&added).iter().any(|name| !expected.contains_key(&format!("const {name}"))),
+        header_names(&added)
+            .iter()
+            .any(|name| !expected.contains_key(&format!("const {name}"))),
         "an added reason went unnoticed"
     );
 }
