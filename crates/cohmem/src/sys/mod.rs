@@ -1,0 +1,8 @@
+//! Every unsafe block of the crate: the driver's commands, anonymous mappings, the pagemap scan.
+//!
+//! Each function here is safe to call: what the kernel writes to is borrowed for the call, and the
+//! pointers of the argument structures are filled in here, from those borrows only.
+
+pub(crate) mod map;
+pub(crate) mod node;
+pub(crate) mod pagemap;
