@@ -1,0 +1,46 @@
+//! `cohmem-bench`: what `cargo xtask bench` runs.
+//!
+//! Prints the conditions first and then one line a figure, `figure NAME VALUE UNIT`; ratios have the
+//! unit `x`, are taken side by side in one run, and come with minimum and maximum over the rounds.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod figure;
+mod migrate;
+mod sys;
+
+#[derive(Parser)]
+#[command(
+    name = "cohmem-bench",
+    about = "Side-by-side benchmarks of cohmem and its peers"
+)]
+struct Cli {
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// The driver's migration against move_pages(2) between two NUMA nodes, and memcpy.
+    Migrate(migrate::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().bench {
+        Bench::Migrate(args) => migrate::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                eprintln!("  caused by: {error}");
+                cause = error.source();
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! `move_pages(2)`, the peer, and the memory that both move. Every unsafe block of the crate is here.
+
+use std::{io::Error, ptr::NonNull};
+
+/// Bytes of a page.
+pub(crate) const PAGE: usize = 4096;
+
+/// Private anonymous memory in 4 KiB pages.
+///
+/// # Invariants
+///
+/// `base..base + len` is mapped until the drop.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Pages {
+    /// Maps and touches `len` bytes, word i with the value i.
+    pub(crate) fn touched(len: usize) -> Result<Self, Error> {
+        // SAFETY: a new mapping at an address that the kernel chooses.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address 0");
+        // INVARIANT: mapped just now.
+        let mut pages = Self { base, len };
+        // SAFETY: the range was mapped just now and is ours.
+        if unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) } != 0 {
+            return Err(Error::last_os_error());
+        }
+        for (value, word) in pages.words_mut().iter_mut().enumerate() {
+            *word = value as u64;
+        }
+        Ok(pages)
+    }
+
+    pub(crate) fn words(&self) -> &[u64] {
+        // SAFETY: mapped and page-aligned (type invariants), initialised by the kernel, and written only
+        // through `words_mut`, which borrows exclusively. A migration keeps content and address.
+        unsafe { std::slice::from_raw_parts(self.base.as_ptr().cast(), self.len / 8) }
+    }
+
+    pub(crate) fn words_mut(&mut self) -> &mut [u64] {
+        // SAFETY: as in `words`; the borrow is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().cast(), self.len / 8) }
+    }
+
+    /// The content is what `touched` wrote.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.words()
+            .iter()
+            .enumerate()
+            .all(|(value, &word)| word == value as u64)
+    }
+
+    pub(crate) fn page_addresses(&self) -> Vec<*mut libc::c_void> {
+        (0..self.len / PAGE)
+            .map(|page| self.base.as_ptr().wrapping_add(page * PAGE).cast())
+            .collect()
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: mapped by us, and every borrow has ended.
+        let result = unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+        assert_eq!(result, 0, "munmap of our own mapping");
+    }
+}
+
+/// One `move_pages(2)` call; its arrays are made beforehand.
+#[derive(Debug)]
+pub(crate) struct MovePages {
+    addresses: Vec<*mut libc::c_void>,
+    nodes: Vec<i32>,
+    status: Vec<i32>,
+}
+
+const MPOL_MF_MOVE: i32 = 1 << 1;
+
+impl MovePages {
+    pub(crate) fn new(pages: &Pages, node: i32) -> Self {
+        let addresses = pages.page_addresses();
+        Self {
+            nodes: vec![node; addresses.len()],
+            status: vec![i32::MIN; addresses.len()],
+            addresses,
+        }
+    }
+
+    /// Moves all pages; the number of those that are now on the node.
+    pub(crate) fn call(&mut self) -> Result<usize, Error> {
+        // SAFETY: three arrays of as many entries as the count says, all ours; the kernel writes the
+        // last only.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_move_pages,
+                0,
+                self.addresses.len(),
+                self.addresses.as_ptr(),
+                self.nodes.as_ptr(),
+                self.status.as_mut_ptr(),
+                MPOL_MF_MOVE,
+            )
+        };
+        if result < 0 {
+            return Err(Error::last_os_error());
+        }
+        Ok(self
+            .status
+            .iter()
+            .zip(&self.nodes)
+            .filter(|(status, node)| status == node)
+            .count())
+    }
+}
