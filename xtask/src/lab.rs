@@ -11,6 +11,8 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 
 use anyhow::Result;
 
+use crate::kmod::{self, Variant};
+
 mod cpio;
 mod guest;
 mod job;
@@ -19,6 +21,7 @@ mod modules;
 mod place;
 mod range;
 mod report;
+mod self_check;
 mod stream;
 
 pub(crate) use guest::{Guest, Module, ModuleLoad, Outcome, Output};
@@ -74,17 +77,30 @@ pub(crate) struct Args {
     /// Directory of the host that is /out in the guest
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Do not build and load the cohmem module
+    #[arg(long)]
+    no_module: bool,
+    /// Load the module with the test hooks
+    #[arg(long, conflicts_with = "no_module")]
+    hooks: bool,
+    /// Instead of running a command: plant bugs and check that each is noticed
+    #[arg(long, exclusive = true)]
+    self_check: bool,
     /// Show the kernel's log afterwards
     #[arg(long, short)]
     verbose: bool,
     /// The command and its arguments, after --
-    #[arg(last = true, required = true)]
+    #[arg(last = true, required_unless_present = "self_check")]
     command: Vec<String>,
 }
 
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let guest = args.guest();
+    if args.self_check {
+        self_check::run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let guest = args.guest()?;
     let outcome = guest.run()?;
     if args.verbose {
         eprint!("{}", std::fs::read_to_string(&outcome.kernel_log).unwrap_or_default());
@@ -111,15 +127,19 @@ fn tell(outcome: &Outcome) {
 }
 
 impl Args {
-    fn guest(&self) -> Guest {
+    fn guest(&self) -> Result<Guest> {
         let default = Guest::default();
         let mut modules = Vec::new();
         if self.dax || self.kmem {
             modules.push(ModuleLoad::stock("dax_hmem"));
             modules.push(ModuleLoad::stock(if self.kmem { "kmem" } else { "device_dax" }));
         }
+        if !self.no_module {
+            let variant = if self.hooks { Variant::Hooks } else { Variant::Shipped };
+            modules.push(ModuleLoad::file(kmod::build(variant)?));
+        }
         modules.extend(self.module.iter().cloned());
-        Guest {
+        Ok(Guest {
             memory_mib: self.mem,
             cpus: self.cpus,
             spm: if self.no_spm || !self.spm.is_empty() { self.spm.clone() } else { default.spm.clone() },
@@ -132,7 +152,7 @@ impl Args {
             shared: self.out.clone(),
             timeout: Duration::from_secs(self.timeout),
             ..default
-        }
+        })
     }
 }
 
@@ -140,6 +160,11 @@ impl ModuleLoad {
     /// A module of the kernel's own, without parameters.
     pub(crate) fn stock(name: &str) -> Self {
         Self { module: Module::Stock(name.to_owned()), parameters: String::new() }
+    }
+
+    /// A module file, without parameters.
+    pub(crate) fn file(path: PathBuf) -> Self {
+        Self { module: Module::File(path), parameters: String::new() }
     }
 }
 

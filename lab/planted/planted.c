@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Does wrong on request, so that the lab can show that it notices: write a bug's name to
+ * /sys/module/planted/parameters/bug. Only for the lab: most of these end the machine.
+ */
+#include <linux/delay.h>
+#include <linux/device.h>
+#include <linux/module.h>
+#include <linux/refcount.h>
+#include <linux/sched.h>
+#include <linux/slab.h>
+
+static ssize_t allocated_show(struct device *dev, struct device_attribute *attr, char *buf)
+{
+	return sysfs_emit(buf, "5\n");
+}
+static DEVICE_ATTR_RO(allocated);
+
+static struct class *leaky_class;
+static struct device *leaky_device;
+
+/* Looks like a device of the driver's that has frames out. */
+static int plant_leak(void)
+{
+	leaky_class = class_create("cohmem");
+	if (IS_ERR(leaky_class))
+		return PTR_ERR(leaky_class);
+	leaky_device = device_create(leaky_class, NULL, 0, NULL, "cohmem0");
+	if (IS_ERR(leaky_device))
+		return PTR_ERR(leaky_device);
+	return device_create_file(leaky_device, &dev_attr_allocated);
+}
+
+static void spin_forever(void *unused)
+{
+	for (;;)
+		cpu_relax();
+}
+
+static int plant(const char *value, const struct kernel_param *param)
+{
+	refcount_t count = REFCOUNT_INIT(1);
+	void *object;
+
+	if (sysfs_streq(value, "warn")) {
+		WARN(1, "planted\n");
+	} else if (sysfs_streq(value, "refcount")) {
+		refcount_dec(&count);
+	} else if (sysfs_streq(value, "bug")) {
+		BUG();
+	} else if (sysfs_streq(value, "oops")) {
+		WRITE_ONCE(*(int *)8, 1);
+	} else if (sysfs_streq(value, "panic")) {
+		panic("planted");
+	} else if (sysfs_streq(value, "double-free")) {
+		object = kmalloc(64, GFP_KERNEL);
+		kfree(object);
+		kfree(object);
+	} else if (sysfs_streq(value, "sleep-in-atomic")) {
+		preempt_disable();
+		schedule_timeout_uninterruptible(1);
+		preempt_enable();
+	} else if (sysfs_streq(value, "soft-lockup")) {
+		preempt_disable();
+		spin_forever(NULL);
+	} else if (sysfs_streq(value, "stuck")) {
+		/* With interrupts off everywhere no detector of a stock kernel runs. */
+		on_each_cpu(spin_forever, NULL, 0);
+	} else if (sysfs_streq(value, "uninterruptible")) {
+		for (;;)
+			schedule_timeout_uninterruptible(HZ);
+	} else if (sysfs_streq(value, "hung-task")) {
+		set_current_state(TASK_UNINTERRUPTIBLE);
+		schedule();
+	} else if (sysfs_streq(value, "taint")) {
+		add_taint(TAINT_BAD_PAGE, LOCKDEP_STILL_OK);
+	} else if (sysfs_streq(value, "log")) {
+		pr_info("BUG: planted\n");
+	} else if (sysfs_streq(value, "lockdep-log")) {
+		/* What the lock validator of a debug kernel would print. */
+		pr_info("WARNING: possible circular locking dependency detected\n");
+	} else if (sysfs_streq(value, "leak")) {
+		return plant_leak();
+	} else if (!sysfs_streq(value, "none")) {
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static const struct kernel_param_ops plant_ops = { .set = plant };
+module_param_cb(bug, &plant_ops, NULL, 0200);
+MODULE_PARM_DESC(bug, "what to do wrong");
+
+MODULE_DESCRIPTION("Planted bugs for the lab's self-check");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,152 @@
+//! `cargo xtask lab --self-check`: plants bugs and looks whether the lab notices each, by the right
+//! check, and lets clean runs pass.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    guest::{Guest, ModuleLoad, Output},
+    place,
+    report::Class,
+};
+use crate::setup::{self, Group};
+
+/// One planted bug and what the lab must say about it.
+struct Case {
+    name: &'static str,
+    /// Shell command to run in the guest.
+    command: String,
+    /// Expected exit status of the run.
+    code: u8,
+    /// Expected part of a complaint of that class; none for a run that passes or fails by itself.
+    seen: Option<&'static str>,
+    timeout: u64,
+}
+
+impl Case {
+    fn own_status(name: &'static str, command: &str, code: u8) -> Self {
+        Self { name, command: command.to_owned(), code, seen: None, timeout: 120 }
+    }
+
+    fn caught(name: &'static str, before: &str, class: Class, seen: &'static str) -> Self {
+        let command = format!("{before} echo {name} >/sys/module/planted/parameters/bug");
+        Self { name, command, code: class.exit_code(), seen: Some(seen), timeout: 120 }
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let kernel = |name, seen| Case::caught(name, "", Class::Kernel, seen);
+    vec![
+        Case::own_status("none", "echo none >/sys/module/planted/parameters/bug", 0),
+        Case::own_status("status", "exit 7", 7),
+        Case::own_status("signal", "kill -SEGV $$", 139),
+        kernel("warn", "WARNING: CPU:"),
+        kernel("refcount", "WARNING: CPU:"),
+        kernel("bug", "kernel BUG at "),
+        kernel("oops", "Oops: "),
+        kernel("panic", "Kernel panic - "),
+        kernel("double-free", "kernel BUG at "),
+        kernel("sleep-in-atomic", "BUG: scheduling while atomic"),
+        Case::caught(
+            "soft-lockup",
+            "echo 2 >/proc/sys/kernel/watchdog_thresh;",
+            Class::Kernel,
+            "BUG: soft lockup",
+        ),
+        Case::caught(
+            "hung-task",
+            "echo 3 >/proc/sys/kernel/hung_task_timeout_secs;",
+            Class::Kernel,
+            "INFO: task ",
+        ),
+        kernel("taint", "the kernel is tainted"),
+        kernel("log", "BUG: planted"),
+        Case::caught("lockdep-log", "", Class::Lockdep, "possible circular locking"),
+        Case::caught("leak", "", Class::Leak, "leaked frames: "),
+        Case {
+            name: "unkillable",
+            command: "echo uninterruptible >/sys/module/planted/parameters/bug & sleep 1".to_owned(),
+            code: Class::Leak.exit_code(),
+            seen: Some("survives kill -9"),
+            timeout: 120,
+        },
+        Case { timeout: 15, ..Case::caught("stuck", "", Class::Timeout, "no end within 15 s") },
+        Case {
+            name: "no-report",
+            command: "/run/lab/busybox poweroff -f".to_owned(),
+            code: Class::Harness.exit_code(),
+            seen: Some("without its report"),
+            timeout: 120,
+        },
+    ]
+}
+
+/// Runs all cases; fails if one went unnoticed or was taken for another.
+pub(super) fn run() -> Result<()> {
+    setup::ensure(Group::Build)?;
+    setup::ensure(Group::Guest)?;
+    let module = build_planted()?;
+    let mut wrong = 0;
+    for case in cases() {
+        let started = Instant::now();
+        let outcome = Guest {
+            modules: vec![ModuleLoad::file(module.clone())],
+            command: ["sh", "-c", &case.command].map(str::to_owned).to_vec(),
+            timeout: Duration::from_secs(case.timeout),
+            output: Output::Capture,
+            ..Guest::default()
+        }
+        .run()?;
+        let seconds = started.elapsed().as_secs_f32();
+        let code = outcome.exit_code();
+        let complaint = outcome.complaints.iter().find(|complaint| match case.seen {
+            Some(seen) => complaint.class.exit_code() == code && complaint.text.contains(seen),
+            None => true,
+        });
+        let is_right = code == case.code && complaint.is_some() == case.seen.is_some();
+        let said = complaint.map_or_else(String::new, |complaint| format!("  {complaint}"));
+        let verdict = if is_right { "ok  " } else { "FAIL" };
+        println!("{verdict} {:<16} exit {code:>3}  {seconds:4.1} s{said}", case.name);
+        if !is_right {
+            wrong += 1;
+            println!("     expected exit {} and {:?}; got:", case.code, case.seen);
+            for complaint in &outcome.complaints {
+                println!("     {complaint}");
+            }
+            println!("     log: {}", outcome.kernel_log.display());
+        }
+    }
+    if wrong > 0 {
+        bail!("{wrong} planted bugs were not noticed as they should be");
+    }
+    Ok(())
+}
+
+/// Builds `lab/planted` by kbuild, in a copy, as kbuild writes beside its sources.
+fn build_planted() -> Result<PathBuf> {
+    let source = place::repository()?.join("lab/planted");
+    let copy = place::lab_directory()?.join("planted");
+    fs::create_dir_all(&copy).with_context(|| format!("cannot make {}", copy.display()))?;
+    for name in ["Kbuild", "planted.c"] {
+        fs::copy(source.join(name), copy.join(name))
+            .with_context(|| format!("cannot copy {name} to {}", copy.display()))?;
+    }
+    let build = Path::new("/lib/modules").join(setup::kernel_release()?).join("build");
+    let output = Command::new("make")
+        .arg("-C")
+        .arg(build)
+        .arg(format!("M={}", copy.display()))
+        .arg("modules")
+        .output()
+        .context("cannot run make")?;
+    if !output.status.success() {
+        bail!("kbuild failed:\n{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(copy.join("planted.ko"))
+}
