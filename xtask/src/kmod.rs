@@ -123,8 +123,8 @@ pub(crate) fn build_for(variant: Variant, kernel: Option<&str>) -> Result<PathBu
     let compiler = rust::Compiler::new(&kernel, &tree)?;
     let bindings = bindings::generate(&kernel, &tree)?;
     let object = rust::build(&compiler, &tree, &bindings, &out, variant)?;
-    let module = kbuild::build(&kernel, &tree, &object, &out)?;
-    check::module(&module, &object, &out, variant)?;
+    let module = kbuild::build(&kernel, &tree, &object, &out, variant)?;
+    check::module(&kernel, &module, &object, &out, variant)?;
     Ok(module)
 }
 

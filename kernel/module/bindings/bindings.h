@@ -2,6 +2,7 @@
 /* What bindgen reads; bindings/allow.txt says which of its declarations are kept. */
 #include <linux/capability.h>
 #include <linux/cdev.h>
+#include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/file.h>
 #include <linux/fs.h>

@@ -17,6 +17,7 @@ struct device;
 struct file;
 struct folio;
 struct inode;
+struct irq_work;
 struct lock_class_key;
 struct mm_struct;
 struct page;
@@ -130,6 +131,9 @@ bool cohmem_file_is_readable(const struct file *file);
 u32 cohmem_device_number(u32 base, u32 minor);
 bool cohmem_is_err(const void *pointer);
 long cohmem_ptr_err(const void *pointer);
+
+/* hooks.c, in a module with test hooks only */
+void cohmem_irq_work_init(struct irq_work *work, void (*call)(struct irq_work *));
 
 /* module.c */
 void cohmem_bug(void) __attribute__((noreturn));

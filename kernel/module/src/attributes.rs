@@ -23,7 +23,11 @@ pub(crate) enum Value {
 }
 
 const fn shown(name: &'static CStr, attribute: Attribute) -> Shown {
-    Shown { name, mode: 0o444, attribute }
+    Shown {
+        name,
+        mode: 0o444,
+        attribute,
+    }
 }
 
 /// Number of files.
@@ -31,7 +35,11 @@ pub(crate) const NR_SHOWN: usize = SHOWN.len();
 
 /// The files. Physical addresses are root's to know.
 pub(crate) static SHOWN: [Shown; 13] = [
-    Shown { name: c"start", mode: 0o400, attribute: Attribute::Start },
+    Shown {
+        name: c"start",
+        mode: 0o400,
+        attribute: Attribute::Start,
+    },
     shown(c"size", Attribute::Size),
     shown(c"free", Attribute::Free),
     shown(c"allocated", Attribute::Allocated),

@@ -29,7 +29,12 @@ enum CopyBack {
 }
 
 /// Runs a command of a node; `arg` is the address of its argument.
-pub(crate) fn run(driver: &Driver<Kernel>, node: Node, command: u32, arg: u64) -> Result<(), Errno> {
+pub(crate) fn run(
+    driver: &Driver<Kernel>,
+    node: Node,
+    command: u32,
+    arg: u64,
+) -> Result<(), Errno> {
     use CopyBack::{Always, OnSuccess};
     match (node, command) {
         (_, ioctl::VERSION) => with_args(arg, OnSuccess, |args| driver.version(args)),
@@ -48,7 +53,9 @@ pub(crate) fn run(driver: &Driver<Kernel>, node: Node, command: u32, arg: u64) -
         (Node::Device(id), ioctl::MIGRATE) => {
             with_args(arg, OnSuccess, |args| driver.migrate(id, args))
         }
-        (Node::Device(id), ioctl::QUERY) => with_args(arg, OnSuccess, |args| driver.query(id, args)),
+        (Node::Device(id), ioctl::QUERY) => {
+            with_args(arg, OnSuccess, |args| driver.query(id, args))
+        }
         (Node::Device(id), ioctl::EVICT) => with_args(arg, Always, |args| driver.evict(id, args)),
         #[cfg(hooks)]
         (Node::Control, _) => crate::hooks::command(command, arg),

@@ -44,25 +44,37 @@ impl Host for Kernel {
         RwLock::new(value)
     }
 
-    fn new_buffer<T: Copy + Debug + Send + Sync>(&self, len: usize, fill: T) -> Result<Buffer<T>, Errno> {
+    fn new_buffer<T: Copy + Debug + Send + Sync>(
+        &self,
+        len: usize,
+        fill: T,
+    ) -> Result<Buffer<T>, Errno> {
         #[cfg(hooks)]
         crate::hooks::allocating()?;
         Buffer::new(len, fill)
     }
 
     fn new_words(&self, len: usize) -> Result<Words, Errno> {
+        #[cfg(hooks)]
+        crate::hooks::allocating()?;
         Words::zeroed(len)
     }
 
     fn share<T: Debug + Send + Sync + 'static>(&self, value: T) -> Result<Shared<T>, Errno> {
+        #[cfg(hooks)]
+        crate::hooks::allocating()?;
         Shared::new(value)
     }
 
     fn new_arrays(&self) -> Result<Arrays, Errno> {
+        #[cfg(hooks)]
+        crate::hooks::allocating()?;
         Arrays::new()
     }
 
     fn new_stock(&self) -> Result<Stock, Errno> {
+        #[cfg(hooks)]
+        crate::hooks::allocating()?;
         Stock::new()
     }
 
@@ -142,6 +154,8 @@ impl Host for Kernel {
     }
 
     fn publish(&self, device: u32) -> Result<(), Errno> {
+        #[cfg(hooks)]
+        crate::hooks::publishing()?;
         chardev::publish(device)
     }
 

@@ -19,5 +19,8 @@ mod commands;
 #[cfg(hooks)]
 mod hooks;
 mod host;
-#[expect(unsafe_code, reason = "the one place where the module meets the kernel")]
+#[expect(
+    unsafe_code,
+    reason = "the one place where the module meets the kernel"
+)]
 mod sys;

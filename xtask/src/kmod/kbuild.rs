@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    Tree,
+    Tree, Variant,
     kernel::Kernel,
     step::{self, Key, output_of},
 };
@@ -20,12 +20,19 @@ use super::{
 ///
 /// When kbuild fails or prints a warning of any tool: objtool's and modpost's are about code that
 /// the kernel would run wrongly.
-pub(super) fn build(kernel: &Kernel, tree: &Tree, object: &Path, out: &Path) -> Result<PathBuf> {
+pub(super) fn build(
+    kernel: &Kernel,
+    tree: &Tree,
+    object: &Path,
+    out: &Path,
+    variant: Variant,
+) -> Result<PathBuf> {
     let directory = out.join("kbuild");
     let module = directory.join("cohmem.ko");
     let source = tree.module();
     let key = Key::new("kbuild")
         .text(&kernel.identity)
+        .text(variant.name())
         .file(&source.join("Kbuild"))?
         .directory(&source.join("helpers"))?
         .file(&tree.root.join("include/uapi/linux/cohmem.h"))?
@@ -36,6 +43,9 @@ pub(super) fn build(kernel: &Kernel, tree: &Tree, object: &Path, out: &Path) -> 
         make.arg("-C")
             .arg(&kernel.build)
             .arg(format!("M={}", directory.display()));
+        if variant == Variant::Hooks {
+            make.arg("COHMEM_HOOKS=y");
+        }
         let text = output_of(make.arg("modules"))?;
         let warnings = warnings(&text);
         if !warnings.is_empty() {

@@ -30,7 +30,10 @@ pub(crate) struct Arrays {
 impl Arrays {
     /// Arrays for [`WINDOW_PAGES`] pages. May sleep.
     pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self { source: Buffer::new(WINDOW_PAGES, 0)?, target: Buffer::new(WINDOW_PAGES, 0)? })
+        Ok(Self {
+            source: Buffer::new(WINDOW_PAGES, 0)?,
+            target: Buffer::new(WINDOW_PAGES, 0)?,
+        })
     }
 }
 
@@ -77,9 +80,11 @@ impl<'b> Batch<'b> {
     ) -> Result<Self, Errno> {
         let (flags, owner, is_from_device) = match select {
             Select::System => (bindings::MIGRATE_VMA_SELECT_SYSTEM, ptr::null_mut(), false),
-            Select::Device(chunk) => {
-                (bindings::MIGRATE_VMA_SELECT_DEVICE_COHERENT, chunk.owner(), true)
-            }
+            Select::Device(chunk) => (
+                bindings::MIGRATE_VMA_SELECT_DEVICE_COHERENT,
+                chunk.owner(),
+                true,
+            ),
         };
         arrays.target.fill(0);
         let mut request = bindings::migrate_vma {
@@ -97,9 +102,16 @@ impl<'b> Batch<'b> {
         // SAFETY: by the caller's promise the area is locked and covers the span, and the arrays have
         // an entry for each of its pages.
         check(unsafe { bindings::migrate_vma_setup(&raw mut request) })?;
-        let nr = usize::try_from(request.npages).unwrap_or(0).min(arrays.source.len());
+        let nr = usize::try_from(request.npages)
+            .unwrap_or(0)
+            .min(arrays.source.len());
         // INVARIANT: collected just now, all targets are 0, and the lock is borrowed for `'b`.
-        Ok(Self::new(arrays, nr, Collected::Area(request), is_from_device))
+        Ok(Self::new(
+            arrays,
+            nr,
+            Collected::Area(request),
+            is_from_device,
+        ))
     }
 
     /// Collects the pages that are in use of `nr` pages from `first` on; the first `nr_skipped`
@@ -131,15 +143,32 @@ impl<'b> Batch<'b> {
     }
 
     fn new(arrays: &'b mut Arrays, nr: usize, collected: Collected, is_from_device: bool) -> Self {
-        Self { arrays, nr, collected, is_from_device, is_committed: false, not_send: PhantomData }
+        Self {
+            arrays,
+            nr,
+            collected,
+            is_from_device,
+            is_committed: false,
+            not_send: PhantomData,
+        }
     }
 
     fn source_entry(&self, index: usize) -> c_ulong {
-        self.arrays.source.get(..self.nr).and_then(|entries| entries.get(index)).copied().unwrap_or(0)
+        self.arrays
+            .source
+            .get(..self.nr)
+            .and_then(|entries| entries.get(index))
+            .copied()
+            .unwrap_or(0)
     }
 
     fn target_entry(&self, index: usize) -> c_ulong {
-        self.arrays.target.get(..self.nr).and_then(|entries| entries.get(index)).copied().unwrap_or(0)
+        self.arrays
+            .target
+            .get(..self.nr)
+            .and_then(|entries| entries.get(index))
+            .copied()
+            .unwrap_or(0)
     }
 
     /// The collected page of an entry.
@@ -172,8 +201,12 @@ impl host::Batch<Kernel> for Batch<'_> {
     }
 
     fn assign_frame(&mut self, index: usize, chunk: &Chunk, frame: FrameIndex) {
-        let Some(page) = chunk.page(frame) else { return complain() };
-        let Some(slot) = self.vacancy(index) else { return complain() };
+        let Some(page) = chunk.page(frame) else {
+            return complain();
+        };
+        let Some(slot) = self.vacancy(index) else {
+            return complain();
+        };
         // SAFETY: the page is one of a registered chunk, whose memory map is initialised there; the
         // ledger handed the frame out to us, so that nobody else has a reference to it.
         unsafe { bindings::cohmem_device_page_init(page.as_ptr()) };
@@ -200,7 +233,8 @@ impl host::Batch<Kernel> for Batch<'_> {
     }
 
     fn copy(&mut self, index: usize) -> Result<(), Unreadable> {
-        let (Some(target), Some(source)) = (self.target_page(index), self.source_page(index)) else {
+        let (Some(target), Some(source)) = (self.target_page(index), self.source_page(index))
+        else {
             complain();
             return Err(Unreadable);
         };
@@ -220,7 +254,9 @@ impl host::Batch<Kernel> for Batch<'_> {
     }
 
     fn zero(&mut self, index: usize) {
-        let Some(target) = self.target_page(index) else { return complain() };
+        let Some(target) = self.target_page(index) else {
+            return complain();
+        };
         // SAFETY: by the type invariants the page is referenced for the batch, and nobody else uses it.
         unsafe { target.clear() };
     }
@@ -229,7 +265,9 @@ impl host::Batch<Kernel> for Batch<'_> {
         if self.is_committed {
             return complain();
         }
-        let Some(target) = self.target_page(index) else { return };
+        let Some(target) = self.target_page(index) else {
+            return;
+        };
         if let Some(slot) = self.arrays.target.get_mut(index) {
             // INVARIANT: 0 is no page; lock and reference are given up below.
             *slot = 0;
@@ -274,8 +312,6 @@ impl host::Batch<Kernel> for Batch<'_> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        #[cfg(hooks)]
-        crate::hooks::finalising();
         if !self.is_committed {
             // The kernel would take an entry with a target for one that moved.
             for index in 0..self.nr {

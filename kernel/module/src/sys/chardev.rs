@@ -159,7 +159,10 @@ impl Registration {
     /// Reserves the device numbers and makes the class. May sleep.
     pub(crate) fn new() -> Result<Self, Errno> {
         let region = Region::reserve()?;
-        Ok(Self { _class: Class::register()?, _region: region })
+        Ok(Self {
+            _class: Class::register()?,
+            _region: region,
+        })
     }
 }
 
@@ -174,7 +177,10 @@ impl Nodes {
     /// Opens the region and makes the control node. May sleep.
     pub(crate) fn new(_registration: &Registration) -> Result<Self, Errno> {
         let opened = Opened::add()?;
-        Ok(Self { _control: ControlNode::create()?, _opened: opened })
+        Ok(Self {
+            _control: ControlNode::create()?,
+            _opened: opened,
+        })
     }
 }
 
@@ -207,7 +213,10 @@ pub(crate) fn unpublish(device: u32) {
 }
 
 /// Tells devtmpfs the mode of a node.
-extern "C" fn devnode(_device: *const bindings::device, mode: *mut bindings::umode_t) -> *mut c_char {
+extern "C" fn devnode(
+    _device: *const bindings::device,
+    mode: *mut bindings::umode_t,
+) -> *mut c_char {
     if !mode.is_null() {
         // SAFETY: not null, so the kernel passed the place for the mode.
         unsafe { mode.write(NODE_MODE) };
@@ -221,7 +230,8 @@ extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_
     let id = match minor.checked_sub(1) {
         None => ptr::null_mut(),
         Some(device) => {
-            let opened = entry::with_driver(|driver| driver.open(device)).unwrap_or(Err(Errno::ENODEV));
+            let opened =
+                entry::with_driver(|driver| driver.open(device)).unwrap_or(Err(Errno::ENODEV));
             match opened.and_then(KernelBox::new) {
                 Ok(id) => id.into_raw().as_ptr(),
                 Err(errno) => return errno.to_result(),

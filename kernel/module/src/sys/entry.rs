@@ -5,7 +5,10 @@ use core::{
     ffi::c_int,
     panic::PanicInfo,
     ptr::{self, NonNull},
-    sync::atomic::{AtomicPtr, Ordering::{AcqRel, Acquire, Release}},
+    sync::atomic::{
+        AtomicPtr,
+        Ordering::{AcqRel, Acquire, Release},
+    },
 };
 
 use cohmem_kcore::{Driver, Errno};
@@ -89,6 +92,8 @@ extern "C" fn cohmem_module_init() -> c_int {
 /// The module is being unloaded: no file is open, no device is attached, since either holds it.
 #[unsafe(no_mangle)]
 extern "C" fn cohmem_module_exit() {
+    #[cfg(hooks)]
+    crate::hooks::reset();
     if let Some(module) = NonNull::new(MODULE.swap(ptr::null_mut(), AcqRel)) {
         // SAFETY: `init` gave the box away, and the swap took it once.
         drop(unsafe { KernelBox::from_raw(module) });

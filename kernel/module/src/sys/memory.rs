@@ -21,7 +21,12 @@ const ALIGNMENT: usize = 8;
 ///
 /// **Context:** may sleep.
 fn allocate<T>(nr: usize) -> Result<NonNull<T>, Errno> {
-    const { assert!(align_of::<T>() <= ALIGNMENT, "the kernel's allocator aligns to 8 bytes only") };
+    const {
+        assert!(
+            align_of::<T>() <= ALIGNMENT,
+            "the kernel's allocator aligns to 8 bytes only"
+        )
+    };
     let bytes = nr.checked_mul(size_of::<T>()).ok_or(Errno::ENOMEM)?;
     if bytes == 0 {
         return Ok(NonNull::dangling());
@@ -177,7 +182,10 @@ impl Words {
     pub(crate) fn zeroed(len: usize) -> Result<Self, Errno> {
         // INVARIANT: an atomic may have any value, zero as well, so that the allocated zeros are
         // initialised words.
-        Ok(Self { memory: allocate(len)?, len })
+        Ok(Self {
+            memory: allocate(len)?,
+            len,
+        })
     }
 }
 
@@ -209,7 +217,9 @@ impl<T> Shared<T> {
         // SAFETY: the count is in memory that is ours alone until this function returns.
         unsafe { bindings::cohmem_refcount_set(boxed.count.get().cast(), 1) };
         // INVARIANT: one owner, and the count says so.
-        Ok(Self { memory: boxed.into_raw() })
+        Ok(Self {
+            memory: boxed.into_raw(),
+        })
     }
 
     fn shared(&self) -> &SharedValue<T> {
@@ -224,7 +234,9 @@ impl<T> Clone for Shared<T> {
         // warning, rather than wrap.
         unsafe { bindings::cohmem_refcount_inc(self.shared().count.get().cast()) };
         // INVARIANT: the new owner was just counted.
-        Self { memory: self.memory }
+        Self {
+            memory: self.memory,
+        }
     }
 }
 
@@ -239,7 +251,8 @@ impl<T> Deref for Shared<T> {
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
         // SAFETY: the count is initialised and counts this owner.
-        let is_last = unsafe { bindings::cohmem_refcount_dec_and_test(self.shared().count.get().cast()) };
+        let is_last =
+            unsafe { bindings::cohmem_refcount_dec_and_test(self.shared().count.get().cast()) };
         if is_last {
             // SAFETY: the memory came from `into_raw` in `new`, and the last owner takes it back once;
             // the decrement orders all other owners' accesses before.
@@ -262,7 +275,10 @@ impl Stock {
     /// An empty stock. May sleep.
     pub(crate) fn new() -> Result<Self, Errno> {
         // INVARIANT: no pages, all entries null.
-        Ok(Self { pages: Buffer::new(WINDOW_PAGES, ptr::null_mut())?, len: 0 })
+        Ok(Self {
+            pages: Buffer::new(WINDOW_PAGES, ptr::null_mut())?,
+            len: 0,
+        })
     }
 
     /// Allocates until there are `nr_pages`; returns how many there are. May sleep.
@@ -279,7 +295,9 @@ impl Stock {
 
     /// Takes pages from the processor's own lists; returns how many.
     fn allocate_bulk(&mut self, wanted: usize) -> usize {
-        let Some(room) = self.pages.get_mut(self.len..wanted) else { return 0 };
+        let Some(room) = self.pages.get_mut(self.len..wanted) else {
+            return 0;
+        };
         let nr_room = room.len();
         // SAFETY: `room` is `nr_room` entries, all null by the type invariants, of which the function
         // fills the first ones with pages that it gives to the caller; sleeping is allowed here.
@@ -291,7 +309,9 @@ impl Stock {
     }
 
     fn allocate_one(&mut self) -> bool {
-        let Some(slot) = self.pages.get_mut(self.len) else { return false };
+        let Some(slot) = self.pages.get_mut(self.len) else {
+            return false;
+        };
         // SAFETY: sleeping is allowed here; the page, if any, is the caller's.
         *slot = unsafe { bindings::cohmem_alloc_page() };
         if slot.is_null() {

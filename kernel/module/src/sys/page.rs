@@ -146,10 +146,13 @@ impl Page {
         let target = unsafe { bindings::cohmem_page_address(self.as_ptr()) };
         // SAFETY: both addresses are mapped for a page's length, apart from each other, and the target
         // is the caller's alone; a machine check in the source ends the copy early.
-        let nr_left = unsafe {
-            bindings::copy_mc_to_kernel(target, source.cast_const(), PAGE_BYTES as _)
-        };
-        if nr_left == 0 { Ok(()) } else { Err(Unreadable) }
+        let nr_left =
+            unsafe { bindings::copy_mc_to_kernel(target, source.cast_const(), PAGE_BYTES as _) };
+        if nr_left == 0 {
+            Ok(())
+        } else {
+            Err(Unreadable)
+        }
     }
 
     /// Zeroes its content.

@@ -61,8 +61,12 @@ unsafe impl Sync for Chunk {}
 static OWNERS: [u8; MAX_DEVICES as usize] = [0; MAX_DEVICES as usize];
 
 fn owner_of(device: u32) -> *mut c_void {
-    let owner = usize::try_from(device).ok().and_then(|device| OWNERS.get(device));
-    owner.map_or(ptr::null_mut(), |owner| ptr::from_ref(owner).cast_mut().cast())
+    let owner = usize::try_from(device)
+        .ok()
+        .and_then(|device| OWNERS.get(device));
+    owner.map_or(ptr::null_mut(), |owner| {
+        ptr::from_ref(owner).cast_mut().cast()
+    })
 }
 
 impl Chunk {
@@ -106,7 +110,9 @@ impl Chunk {
         })?;
         module.leave();
         // INVARIANT: registered just now; the reference to the module was left to the chunk.
-        Ok(Self { registration: registration.into_raw() })
+        Ok(Self {
+            registration: registration.into_raw(),
+        })
     }
 
     fn registration(&self) -> &Registration {
@@ -124,12 +130,17 @@ impl Chunk {
     fn position(&self, frame: FrameIndex) -> Option<u64> {
         let registration = self.registration();
         let position = frame.get().checked_sub(registration.run.start().get())?;
-        (registration.nr_metadata..registration.run.len()).contains(&position).then_some(position)
+        (registration.nr_metadata..registration.run.len())
+            .contains(&position)
+            .then_some(position)
     }
 
     /// The page of a frame.
     pub(crate) fn page(&self, frame: FrameIndex) -> Option<Page> {
-        let pfn = self.registration().first_pfn.checked_add(self.position(frame)?)?;
+        let pfn = self
+            .registration()
+            .first_pfn
+            .checked_add(self.position(frame)?)?;
         // SAFETY: the frame is one of this chunk's with a struct page, as `position` checked.
         NonNull::new(unsafe { bindings::cohmem_pfn_to_page(pfn) }).map(Page::new)
     }
@@ -141,7 +152,8 @@ impl host::Chunk<Kernel> for Chunk {
     }
 
     fn facts(&self, frame: FrameIndex) -> PageFacts {
-        self.page(frame).map_or_else(PageFacts::default, Page::facts)
+        self.page(frame)
+            .map_or_else(PageFacts::default, Page::facts)
     }
 
     fn collect<'b>(&'b self, run: FrameRun, arrays: &'b mut Arrays) -> Batch<'b> {
@@ -153,7 +165,9 @@ impl host::Chunk<Kernel> for Chunk {
             complain();
         }
         let position = start.saturating_sub(own.start().get());
-        let nr = usize::try_from(end.saturating_sub(start)).unwrap_or(0).min(WINDOW_PAGES);
+        let nr = usize::try_from(end.saturating_sub(start))
+            .unwrap_or(0)
+            .min(WINDOW_PAGES);
         let nr_skipped = registration.nr_metadata.saturating_sub(position);
         let nr_skipped = usize::try_from(nr_skipped).unwrap_or(nr).min(nr);
         let first = Pfn(registration.first_pfn.saturating_add(position));
@@ -197,7 +211,11 @@ impl ModuleRef {
     fn take() -> Result<Self, Errno> {
         // SAFETY: this module's own descriptor.
         let is_taken = unsafe { bindings::try_module_get(&raw mut bindings::__this_module) };
-        if is_taken { Ok(Self(())) } else { Err(Errno::EBUSY) }
+        if is_taken {
+            Ok(Self(()))
+        } else {
+            Err(Errno::EBUSY)
+        }
     }
 
     /// Leaves the reference to someone else.
@@ -237,7 +255,11 @@ extern "C" fn cohmem_frame_freed(page: NonNull<bindings::page>) {
     let frame = FrameIndex::new(registration.run.start().get().saturating_add(position));
     // SAFETY: the last reference is gone, and the ledger does not hand the frame out yet.
     unsafe { page.forget_owner() };
-    if registration.ledger.frame_freed(frame, page.is_poisoned()).is_err() {
+    if registration
+        .ledger
+        .frame_freed(frame, page.is_poisoned())
+        .is_err()
+    {
         complain();
     }
 }
@@ -254,7 +276,9 @@ extern "C" fn cohmem_memory_failed(
     // SAFETY: the kernel holds a reference to the pagemap, one of ours, for the call.
     let registration = unsafe { registration_of(pagemap) };
     // INVARIANT: it is registered; the value is not dropped, so that it stays so.
-    let chunk = ManuallyDrop::new(Chunk { registration: NonNull::from(registration) });
+    let chunk = ManuallyDrop::new(Chunk {
+        registration: NonNull::from(registration),
+    });
     let mut result = 0;
     for pfn in pfn..pfn.saturating_add(nr_pages) {
         let position = pfn.saturating_sub(registration.first_pfn);

@@ -17,11 +17,12 @@ use super::{KernelStatic, check, entry};
 /// [`BLOCK`] is registered.
 pub(crate) struct PowerNotifier(());
 
-static BLOCK: KernelStatic<bindings::notifier_block> = KernelStatic::new(bindings::notifier_block {
-    notifier_call: Some(notify),
-    // SAFETY: a null pointer and a zero priority.
-    ..unsafe { MaybeUninit::zeroed().assume_init() }
-});
+static BLOCK: KernelStatic<bindings::notifier_block> =
+    KernelStatic::new(bindings::notifier_block {
+        notifier_call: Some(notify),
+        // SAFETY: a null pointer and a zero priority.
+        ..unsafe { MaybeUninit::zeroed().assume_init() }
+    });
 
 impl PowerNotifier {
     /// Registers it. Called once while the module is loaded.

@@ -53,7 +53,11 @@ impl Mm {
         // this call.
         let is_used = unsafe { bindings::cohmem_mmget_not_zero(mm.as_ptr()) };
         // INVARIANT: the reference was just taken.
-        if is_used { Ok(Self { mm }) } else { Err(Errno::ESRCH) }
+        if is_used {
+            Ok(Self { mm })
+        } else {
+            Err(Errno::ESRCH)
+        }
     }
 }
 
@@ -96,14 +100,18 @@ impl FileRef {
         // SAFETY: looks the number up in the calling process's table, and takes a reference.
         let file = unsafe { bindings::fget(fd) };
         // INVARIANT: the reference was just taken.
-        NonNull::new(file).map(|file| Self { file }).ok_or(Errno::EBADF)
+        NonNull::new(file)
+            .map(|file| Self { file })
+            .ok_or(Errno::EBADF)
     }
 
     fn open(path: &CStr) -> Result<Self, Errno> {
         // SAFETY: `path` ends in a null; the caller may sleep.
         let file = unsafe { bindings::filp_open(path.as_ptr(), bindings::O_RDONLY as _, 0) };
         // INVARIANT: an opened file has one reference, the opener's.
-        NonNull::new(check_pointer(file)?).map(|file| Self { file }).ok_or(Errno::EIO)
+        NonNull::new(check_pointer(file)?)
+            .map(|file| Self { file })
+            .ok_or(Errno::EIO)
     }
 
     fn operations(&self) -> *const bindings::file_operations {
@@ -122,7 +130,9 @@ impl FileRef {
         let is_readable = unsafe { bindings::cohmem_file_is_readable(self.file.as_ptr()) };
         let operations = self.operations().cast_mut();
         // Ordering: written once, before any file of the driver could be opened.
-        let is_known = PROC_OPERATIONS.iter().any(|known| known.load(Relaxed) == operations);
+        let is_known = PROC_OPERATIONS
+            .iter()
+            .any(|known| known.load(Relaxed) == operations);
         is_readable && !operations.is_null() && is_known
     }
 }
@@ -142,7 +152,10 @@ static PROC_OPERATIONS: [AtomicPtr<bindings::file_operations>; 2] =
 /// Learns [`PROC_OPERATIONS`], which no header tells, from the caller's own files. Without procfs no
 /// file is accepted.
 pub(crate) fn learn_proc_files() {
-    for (known, path) in PROC_OPERATIONS.iter().zip([c"/proc/self/pagemap", c"/proc/self/mem"]) {
+    for (known, path) in PROC_OPERATIONS
+        .iter()
+        .zip([c"/proc/self/pagemap", c"/proc/self/mem"])
+    {
         if let Ok(file) = FileRef::open(path) {
             known.store(file.operations().cast_mut(), Relaxed);
         }
@@ -182,7 +195,11 @@ pub(crate) fn write_user(address: u64, bytes: &[u8]) -> Result<(), Errno> {
     let source = bytes.as_ptr().cast();
     // SAFETY: the source is `bytes`; the function checks the target and stops at what can't be written.
     let nr_left = unsafe { bindings::cohmem_copy_to_user(address, source, bytes.len() as _) };
-    if nr_left == 0 { Ok(()) } else { Err(Errno::EFAULT) }
+    if nr_left == 0 {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
 }
 
 /// A type that may be copied between the kernel and a process byte by byte.
@@ -202,7 +219,15 @@ macro_rules! plain {
         )+
     };
 }
-plain!(args::Version, args::Attach, args::Detach, args::List, args::Info, args::Migrate, args::Query);
+plain!(
+    args::Version,
+    args::Attach,
+    args::Detach,
+    args::List,
+    args::Info,
+    args::Migrate,
+    args::Query
+);
 
 /// Reads a value from the caller's memory. May sleep and fault.
 pub(crate) fn read_plain<T: Plain>(address: u64) -> Result<T, Errno> {

@@ -83,14 +83,20 @@ impl<T: core::fmt::Debug + Send + Sync> SleepLock<T> for RwLock<T> {
         // SAFETY: the semaphore is initialised by the type invariants, and the caller may sleep.
         unsafe { bindings::down_read(self.semaphore()) };
         // INVARIANT: held for reading from here.
-        ReadGuard { lock: self, not_send: PhantomData }
+        ReadGuard {
+            lock: self,
+            not_send: PhantomData,
+        }
     }
 
     fn write(&self) -> WriteGuard<'_, T> {
         // SAFETY: the semaphore is initialised by the type invariants, and the caller may sleep.
         unsafe { bindings::down_write(self.semaphore()) };
         // INVARIANT: held for writing from here.
-        WriteGuard { lock: self, not_send: PhantomData }
+        WriteGuard {
+            lock: self,
+            not_send: PhantomData,
+        }
     }
 }
 
@@ -192,14 +198,17 @@ pub(crate) fn drain_processors() {
         let next = unsafe { bindings::cohmem_next_online_cpu(cpu) };
         // SAFETY: reads a variable that is constant after boot.
         let end = unsafe { bindings::cohmem_nr_cpus() };
-        let Ok(next_cpu) = c_int::try_from(next) else { break };
+        let Ok(next_cpu) = c_int::try_from(next) else {
+            break;
+        };
         if next >= end {
             break;
         }
         cpu = next_cpu;
         // SAFETY: the callback ignores its argument and may run on any processor; the caller may
         // sleep. A processor that went offline meanwhile drained its batches on the way.
-        let _offline = unsafe { bindings::cohmem_call_on_cpu(cpu, Some(drain_one), ptr::null_mut()) };
+        let _offline =
+            unsafe { bindings::cohmem_call_on_cpu(cpu, Some(drain_one), ptr::null_mut()) };
     }
 }
 

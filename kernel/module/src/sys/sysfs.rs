@@ -18,11 +18,12 @@ static ATTRIBUTES: KernelStatic<[bindings::dev_ext_attribute; NR_SHOWN]> =
 
 static LIST: KernelStatic<[*mut bindings::attribute; NR_SHOWN + 1]> = KernelStatic::new(list());
 
-static GROUP: KernelStatic<bindings::attribute_group> = KernelStatic::new(bindings::attribute_group {
-    attrs: LIST.get().cast(),
-    // SAFETY: null pointers: no name, no callbacks, no binary attributes.
-    ..unsafe { MaybeUninit::zeroed().assume_init() }
-});
+static GROUP: KernelStatic<bindings::attribute_group> =
+    KernelStatic::new(bindings::attribute_group {
+        attrs: LIST.get().cast(),
+        // SAFETY: null pointers: no name, no callbacks, no binary attributes.
+        ..unsafe { MaybeUninit::zeroed().assume_init() }
+    });
 
 static GROUPS: KernelStatic<[*const bindings::attribute_group; 2]> =
     KernelStatic::new([GROUP.get().cast_const(), ptr::null()]);

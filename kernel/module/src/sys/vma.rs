@@ -44,7 +44,10 @@ impl LockedMm<'_> {
     /// the value's lifetime.
     pub(crate) unsafe fn new(mm: NonNull<bindings::mm_struct>) -> Self {
         // INVARIANT: by the caller's promise.
-        Self { mm, space: PhantomData }
+        Self {
+            mm,
+            space: PhantomData,
+        }
     }
 
     /// The first area that ends above `address`; borrowed with the lock.
@@ -59,7 +62,11 @@ impl LockedMm<'_> {
         let covered = span_of(area);
         let nr_pages = span.end.saturating_sub(span.start) / PAGE_BYTES;
         let is_inside = covered.start <= span.start && span.end <= covered.end;
-        if is_inside && (1..=WINDOW_PAGES as u64).contains(&nr_pages) { Ok(area) } else { Err(Errno::EIO) }
+        if is_inside && (1..=WINDOW_PAGES as u64).contains(&nr_pages) {
+            Ok(area)
+        } else {
+            Err(Errno::EIO)
+        }
     }
 
     /// Reads the page tables of up to [`WALK_PAGES`] pages.
@@ -68,7 +75,8 @@ impl LockedMm<'_> {
         let entries = entries.get_mut(..out.len()).ok_or(Errno::EIO)?;
         // SAFETY: all-zero is a valid value: pointers are null, counts 0. It is never registered; the
         // walk reads `mm` and compares the sequence number only (mm/hmm.c: hmm_range_fault).
-        let mut notifier: bindings::mmu_interval_notifier = unsafe { MaybeUninit::zeroed().assume_init() };
+        let mut notifier: bindings::mmu_interval_notifier =
+            unsafe { MaybeUninit::zeroed().assume_init() };
         notifier.mm = self.mm.as_ptr();
         let mut range = bindings::hmm_range {
             notifier: &raw mut notifier,
@@ -130,7 +138,9 @@ impl LockedSpace<Kernel> for LockedMm<'_> {
             }
             let left = usize::try_from((span.end - start) / PAGE_BYTES).unwrap_or(usize::MAX);
             let nr = left.min(part.len());
-            let Some(part) = part.get_mut(..nr) else { break };
+            let Some(part) = part.get_mut(..nr) else {
+                break;
+            };
             self.walk(start, part)?;
             start = start.saturating_add((nr as u64).saturating_mul(PAGE_BYTES));
         }
@@ -170,5 +180,8 @@ fn mapping_of(entry: u64) -> Mapping {
     let pfn = Pfn(entry & !bindings::HMM_PFN_FLAGS);
     // SAFETY: pure arithmetic.
     let order = unsafe { bindings::cohmem_hmm_map_order(entry) };
-    Mapping::Present { pfn, is_huge: order >= HUGE_ORDER }
+    Mapping::Present {
+        pfn,
+        is_huge: order >= HUGE_ORDER,
+    }
 }
