@@ -83,6 +83,9 @@ pub(crate) struct Args {
     /// Load the module with the test hooks
     #[arg(long, conflicts_with = "no_module")]
     hooks: bool,
+    /// Attach every soft-reserved range as a device first (needs a built `cohmem`)
+    #[arg(long, conflicts_with = "no_module")]
+    attach: bool,
     /// Instead of running a command: plant bugs and check that each is noticed
     #[arg(long, exclusive = true)]
     self_check: bool,
@@ -103,7 +106,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let guest = args.guest()?;
     let outcome = guest.run()?;
     if args.verbose {
-        eprint!("{}", std::fs::read_to_string(&outcome.kernel_log).unwrap_or_default());
+        eprint!(
+            "{}",
+            std::fs::read_to_string(&outcome.kernel_log).unwrap_or_default()
+        );
     }
     tell(&outcome);
     Ok(ExitCode::from(outcome.exit_code()))
@@ -121,7 +127,10 @@ fn tell(outcome: &Outcome) {
     let log = String::from_utf8_lossy(&log);
     let lines: Vec<_> = log.lines().collect();
     eprintln!("lab: the end of {}:", outcome.kernel_log.display());
-    for line in lines.get(lines.len().saturating_sub(20)..).unwrap_or_default() {
+    for line in lines
+        .get(lines.len().saturating_sub(20)..)
+        .unwrap_or_default()
+    {
         eprintln!("    {line}");
     }
 }
@@ -132,20 +141,37 @@ impl Args {
         let mut modules = Vec::new();
         if self.dax || self.kmem {
             modules.push(ModuleLoad::stock("dax_hmem"));
-            modules.push(ModuleLoad::stock(if self.kmem { "kmem" } else { "device_dax" }));
+            modules.push(ModuleLoad::stock(if self.kmem {
+                "kmem"
+            } else {
+                "device_dax"
+            }));
         }
         if !self.no_module {
-            let variant = if self.hooks { Variant::Hooks } else { Variant::Shipped };
+            let variant = if self.hooks {
+                Variant::Hooks
+            } else {
+                Variant::Shipped
+            };
             modules.push(ModuleLoad::file(kmod::build(variant)?));
         }
         modules.extend(self.module.iter().cloned());
         Ok(Guest {
             memory_mib: self.mem,
             cpus: self.cpus,
-            spm: if self.no_spm || !self.spm.is_empty() { self.spm.clone() } else { default.spm.clone() },
+            spm: if self.no_spm || !self.spm.is_empty() {
+                self.spm.clone()
+            } else {
+                default.spm.clone()
+            },
             numa: self.numa,
             append: self.append.clone(),
             modules,
+            prepare: if self.attach {
+                vec![["cohmem", "attach", "--all"].map(str::to_owned).to_vec()]
+            } else {
+                Vec::new()
+            },
             command: self.command.clone(),
             environment: self.env.clone(),
             user: self.user,
@@ -159,12 +185,18 @@ impl Args {
 impl ModuleLoad {
     /// A module of the kernel's own, without parameters.
     pub(crate) fn stock(name: &str) -> Self {
-        Self { module: Module::Stock(name.to_owned()), parameters: String::new() }
+        Self {
+            module: Module::Stock(name.to_owned()),
+            parameters: String::new(),
+        }
     }
 
     /// A module file, without parameters.
     pub(crate) fn file(path: PathBuf) -> Self {
-        Self { module: Module::File(path), parameters: String::new() }
+        Self {
+            module: Module::File(path),
+            parameters: String::new(),
+        }
     }
 }
 
@@ -178,7 +210,10 @@ impl FromStr for ModuleLoad {
         } else {
             Module::Stock(name.to_owned())
         };
-        Ok(Self { module, parameters: parameters.to_owned() })
+        Ok(Self {
+            module,
+            parameters: parameters.to_owned(),
+        })
     }
 }
 

@@ -68,6 +68,8 @@ pub(crate) struct Guest {
     pub(crate) append: Vec<String>,
     /// Modules, loaded in this order.
     pub(crate) modules: Vec<ModuleLoad>,
+    /// Commands to run as root before the command; one that fails ends the run with status 125.
+    pub(crate) prepare: Vec<Vec<String>>,
     /// The command, with its arguments.
     pub(crate) command: Vec<String>,
     /// More environment variables for the command.
@@ -100,6 +102,7 @@ impl Default for Guest {
             numa: false,
             append: Vec::new(),
             modules: Vec::new(),
+            prepare: Vec::new(),
             command: Vec::new(),
             environment: Vec::new(),
             user: None,
@@ -133,11 +136,6 @@ impl Outcome {
             (None, Some(status)) => u8::try_from(status).unwrap_or(1),
             (None, None) => Class::Harness.exit_code(),
         }
-    }
-
-    /// Whether the run counts as passed.
-    pub(crate) fn is_success(&self) -> bool {
-        self.exit_code() == 0
     }
 }
 
@@ -297,8 +295,17 @@ impl Guest {
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("COHMEM_LAB".to_owned(), "1".to_owned()),
         ];
+        for load in &self.modules {
+            if let Module::File(path) = &load.module
+                && path.file_name().is_some_and(|name| name == "cohmem.ko")
+            {
+                // For tests that unload it and load it again.
+                environment.push(("COHMEM_MODULE".to_owned(), path.display().to_string()));
+            }
+        }
         environment.extend(self.environment.iter().cloned());
         let job = Job {
+            prepare: &self.prepare,
             command: &self.command,
             directory: &directory,
             environment,

@@ -5,6 +5,7 @@ use std::path::Path;
 /// What the guest runs, and as whom.
 #[derive(Debug)]
 pub(super) struct Job<'a> {
+    pub(super) prepare: &'a [Vec<String>],
     pub(super) command: &'a [String],
     pub(super) directory: &'a Path,
     pub(super) environment: Vec<(String, String)>,
@@ -21,18 +22,26 @@ impl Job<'_> {
         for (name, value) in &self.environment {
             script += &format!("export {name}={}\n", quoted(value));
         }
+        for command in self.prepare {
+            // Out of the way of the command's own output; 125 as for env(1) and its kin.
+            script += &format!("{} >&2 || exit 125\n", words(command));
+        }
         script += "exec";
         if let Some(user) = self.user {
             // A user of that number need not exist; its group has the same number.
             script += &format!(" setpriv --reuid={user} --regid={user} --clear-groups --");
         }
-        for word in self.command {
-            script.push(' ');
-            script += &quoted(word);
-        }
-        script.push('\n');
+        script += &format!(" {}\n", words(self.command));
         script
     }
+}
+
+fn words(command: &[String]) -> String {
+    command
+        .iter()
+        .map(|word| quoted(word))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// `word` as one word of a shell's command line.
@@ -48,6 +57,7 @@ mod tests {
     fn words_reach_the_command_unchanged() {
         let words = ["printf", "%s|", "", "it's", "a  b", "$HOME", "\\", "*\n\"x"];
         let job = Job {
+            prepare: &[vec!["echo".to_owned(), "ready".to_owned()]],
             command: &words.map(str::to_owned),
             directory: Path::new("/"),
             environment: vec![("A".to_owned(), "b c'd".to_owned())],
@@ -66,6 +76,7 @@ mod tests {
     #[test]
     fn an_unprivileged_job_has_no_groups() {
         let job = Job {
+            prepare: &[],
             command: &["id".to_owned()],
             directory: Path::new("/it's"),
             environment: vec![],

@@ -196,8 +196,11 @@ mod tests {
     #[test]
     fn overlapping_and_low_ranges_are_refused() {
         let overlap = [range("1G@0x140000000"), range("512M@0x160000000")];
-        assert!(Memory::with(4 * GIB, &overlap, false).is_err());
-        assert!(Memory::with(4 * GIB, &[range("512M@2G")], false).is_err());
+        let error = Memory::with(4 * GIB, &overlap, false).expect_err("they overlap");
+        assert!(error.to_string().contains("overlap"), "{error}");
+        let low = [range("512M@2G")];
+        let error = Memory::with(4 * GIB, &low, false).expect_err("it is low");
+        assert!(error.to_string().contains("below 4G"), "{error}");
     }
 
     #[test]

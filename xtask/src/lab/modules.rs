@@ -146,6 +146,7 @@ mod tests {
                 .expect("built in")
                 .is_empty()
         );
-        assert!(modules.load_order("nosuch").is_err());
+        let error = modules.load_order("nosuch").expect_err("unknown");
+        assert!(error.to_string().contains("nosuch"), "{error}");
     }
 }

@@ -10,11 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{
-    guest::{Guest, ModuleLoad, Output},
-    place,
-    report::Class,
-};
+use super::{Guest, ModuleLoad, Output, place, report::Class};
 use crate::setup::{self, Group};
 
 /// One planted bug and what the lab must say about it.
@@ -31,12 +27,24 @@ struct Case {
 
 impl Case {
     fn own_status(name: &'static str, command: &str, code: u8) -> Self {
-        Self { name, command: command.to_owned(), code, seen: None, timeout: 120 }
+        Self {
+            name,
+            command: command.to_owned(),
+            code,
+            seen: None,
+            timeout: 120,
+        }
     }
 
     fn caught(name: &'static str, before: &str, class: Class, seen: &'static str) -> Self {
         let command = format!("{before} echo {name} >/sys/module/planted/parameters/bug");
-        Self { name, command, code: class.exit_code(), seen: Some(seen), timeout: 120 }
+        Self {
+            name,
+            command,
+            code: class.exit_code(),
+            seen: Some(seen),
+            timeout: 120,
+        }
     }
 }
 
@@ -67,16 +75,25 @@ fn cases() -> Vec<Case> {
         ),
         kernel("taint", "the kernel is tainted"),
         kernel("log", "BUG: planted"),
-        Case::caught("lockdep-log", "", Class::Lockdep, "possible circular locking"),
+        Case::caught(
+            "lockdep-log",
+            "",
+            Class::Lockdep,
+            "possible circular locking",
+        ),
         Case::caught("leak", "", Class::Leak, "leaked frames: "),
         Case {
             name: "unkillable",
-            command: "echo uninterruptible >/sys/module/planted/parameters/bug & sleep 1".to_owned(),
+            command: "echo uninterruptible >/sys/module/planted/parameters/bug & sleep 1"
+                .to_owned(),
             code: Class::Leak.exit_code(),
             seen: Some("survives kill -9"),
             timeout: 120,
         },
-        Case { timeout: 15, ..Case::caught("stuck", "", Class::Timeout, "no end within 15 s") },
+        Case {
+            timeout: 15,
+            ..Case::caught("stuck", "", Class::Timeout, "no end within 15 s")
+        },
         Case {
             name: "no-report",
             command: "/run/lab/busybox poweroff -f".to_owned(),
@@ -112,7 +129,10 @@ pub(super) fn run() -> Result<()> {
         let is_right = code == case.code && complaint.is_some() == case.seen.is_some();
         let said = complaint.map_or_else(String::new, |complaint| format!("  {complaint}"));
         let verdict = if is_right { "ok  " } else { "FAIL" };
-        println!("{verdict} {:<16} exit {code:>3}  {seconds:4.1} s{said}", case.name);
+        println!(
+            "{verdict} {:<16} exit {code:>3}  {seconds:4.1} s{said}",
+            case.name
+        );
         if !is_right {
             wrong += 1;
             println!("     expected exit {} and {:?}; got:", case.code, case.seen);
@@ -120,6 +140,9 @@ pub(super) fn run() -> Result<()> {
                 println!("     {complaint}");
             }
             println!("     log: {}", outcome.kernel_log.display());
+            for output in [&outcome.stdout, &outcome.stderr] {
+                print!("{}", String::from_utf8_lossy(output));
+            }
         }
     }
     if wrong > 0 {
@@ -137,7 +160,9 @@ fn build_planted() -> Result<PathBuf> {
         fs::copy(source.join(name), copy.join(name))
             .with_context(|| format!("cannot copy {name} to {}", copy.display()))?;
     }
-    let build = Path::new("/lib/modules").join(setup::kernel_release()?).join("build");
+    let build = Path::new("/lib/modules")
+        .join(setup::kernel_release()?)
+        .join("build");
     let output = Command::new("make")
         .arg("-C")
         .arg(build)
@@ -146,7 +171,10 @@ fn build_planted() -> Result<PathBuf> {
         .output()
         .context("cannot run make")?;
     if !output.status.success() {
-        bail!("kbuild failed:\n{}", String::from_utf8_lossy(&output.stderr));
+        bail!(
+            "kbuild failed:\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     Ok(copy.join("planted.ko"))
 }
