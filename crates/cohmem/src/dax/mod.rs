@@ -106,6 +106,15 @@ pub fn candidates() -> Result<Vec<PhysRange>> {
     Ok(survey::candidates(&survey::survey(&DirTree::new("/"))?))
 }
 
+/// The ranges that nobody has.
+///
+/// # Errors
+///
+/// As [`soft_reserved`].
+pub fn free() -> Result<Vec<PhysRange>> {
+    Ok(survey::free(&survey::survey(&DirTree::new("/"))?))
+}
+
 /// The one range that could be attached.
 ///
 /// # Errors

@@ -140,16 +140,24 @@ fn parts(range: PhysRange, claims: &[(PhysRange, &str)], devices: &[DaxDevice]) 
     parts
 }
 
-/// Ranges that can be attached: neighbouring free parts and dax devices each by themselves.
+/// Ranges that can be attached: free parts, and what each dax device has.
 pub(super) fn candidates(found: &[SoftReserved]) -> Vec<PhysRange> {
-    found
-        .iter()
-        .flat_map(|soft| &soft.parts)
-        .filter(|part| match &part.owner {
-            Owner::Free => true,
-            Owner::Dax { driver, .. } => !matches!(driver, DaxDriver::Other(_)),
-            Owner::Cohmem | Owner::Other(_) => false,
-        })
+    of_owners(found, |owner| match owner {
+        Owner::Free => true,
+        Owner::Dax { driver, .. } => !matches!(driver, DaxDriver::Other(_)),
+        Owner::Cohmem | Owner::Other(_) => false,
+    })
+}
+
+/// Ranges that nobody has.
+pub(super) fn free(found: &[SoftReserved]) -> Vec<PhysRange> {
+    of_owners(found, |owner| *owner == Owner::Free)
+}
+
+fn of_owners(found: &[SoftReserved], is_wanted_fn: impl Fn(&Owner) -> bool) -> Vec<PhysRange> {
+    let parts = found.iter().flat_map(|soft| &soft.parts);
+    parts
+        .filter(|part| is_wanted_fn(&part.owner))
         .filter_map(|part| part.range.aligned_inward(RANGE_ALIGN))
         .collect()
 }

@@ -257,6 +257,10 @@ fn the_survey_tells_who_has_what() {
     };
     assert_eq!(owners, [&kmem, &Owner::Free]);
     assert_eq!(survey::candidates(&found).len(), 2);
+    assert_eq!(
+        survey::free(&found),
+        ["0x120000000-0x130000000".parse().unwrap()]
+    );
     let error = survey::only(survey::candidates(&found)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Ambiguous);
     assert!(

@@ -1,0 +1,370 @@
+//! `cohmem migrate`: the memory of a live process moves.
+
+use std::{ops::ControlFlow, str::FromStr};
+
+use clap::Args;
+use cohmem::{
+    AddrRange, ByteCount, Device, Direction, ErrorKind, FRAME_BYTES, MigrateOptions, Migrated,
+    Process, Reason, ReasonCounts, Target, Tier, VmaKind, discover,
+};
+use serde::Serialize;
+
+use crate::{
+    exit::{CliError, Exit, Result},
+    interrupt::Interrupt,
+    output::{Output, Table},
+    progress,
+};
+
+/// Move the anonymous memory of a live process to a device, or home.
+///
+/// Exit status 1 when a page stayed that could be expected to move: for any reason but
+/// already-there, untouched, file, special, unmapped, executable.
+#[derive(Args, Debug)]
+pub(crate) struct Migrate {
+    /// The process.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pid: u32,
+    /// START-END (without END) or START+SIZE; all of its anonymous memory by default.
+    #[arg(long)]
+    range: Option<AddrRange>,
+    /// device:N or cohmemN, or system: home.
+    #[arg(long, value_name = "WHERE")]
+    to: Destination,
+    /// Fill untouched pages with zeroed device memory.
+    #[arg(long)]
+    fill: bool,
+    /// Move pages that other processes map as well (fork); needs CAP_SYS_NICE.
+    #[arg(long)]
+    shared: bool,
+    /// Move pages of executable mappings, too.
+    #[arg(long)]
+    exec: bool,
+    /// Only tell what would move, and why the rest would not.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Where pages go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    Device(u32),
+    System,
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        if text == "system" {
+            return Ok(Self::System);
+        }
+        let number = text
+            .strip_prefix("device:")
+            .or(text.strip_prefix("cohmem").map(|_| text));
+        let bad = || format!("{text:?} is not device:N, cohmemN or system");
+        Device::parse_number(number.ok_or_else(bad)?)
+            .map(Self::Device)
+            .map_err(|error| error.to_string())
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    schema: &'static str,
+    pid: u32,
+    to: String,
+    dry_run: bool,
+    done: bool,
+    bytes_total: u64,
+    bytes_moved: u64,
+    bytes_filled: u64,
+    stayed: Vec<ReasonRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReasonRow {
+    reason: &'static str,
+    text: &'static str,
+    pages: u64,
+    bytes: u64,
+}
+
+/// What a whole migration, over several ranges, did.
+#[derive(Debug, Default)]
+struct Total {
+    migrated: Migrated,
+    is_cut_short: bool,
+}
+
+impl Migrate {
+    pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
+        let devices = self.devices()?;
+        let process = Process::open(self.pid)?;
+        let ranges = match self.range {
+            Some(range) => vec![range],
+            None => movable_ranges(&process, self.exec)?,
+        };
+        let interrupt = Interrupt::install()?;
+        let mut total = Total::default();
+        for device in &devices {
+            // What stays for one device may be on the next: the last look counts.
+            total.migrated.stayed = ReasonCounts::default();
+            total.migrated.total = 0;
+            if self.dry_run {
+                self.look(device, &process, &ranges, &mut total)?;
+            } else {
+                self.migrate(device, &process, &ranges, &interrupt, &mut total)?;
+            }
+        }
+        self.tell(out, &total)
+    }
+
+    /// The devices that take part: to go home, those that exist.
+    fn devices(&self) -> Result<Vec<Device>> {
+        match self.to {
+            Destination::Device(number) => Ok(vec![Device::open(number)?]),
+            Destination::System => {
+                let numbers: Vec<u32> = discover()?.iter().map(|device| device.number).collect();
+                match numbers.first() {
+                    // Says what is missing: the driver, or a device.
+                    None if !cohmem::is_driver_loaded() => Ok(vec![Device::open(0)?]),
+                    None => Err(CliError::NoDevices),
+                    Some(_) => numbers
+                        .into_iter()
+                        .map(|number| Ok(Device::open(number)?))
+                        .collect(),
+                }
+            }
+        }
+    }
+
+    const fn direction(&self) -> Direction {
+        match self.to {
+            Destination::Device(_) => Direction::ToDevice,
+            Destination::System => Direction::ToSystem,
+        }
+    }
+
+    fn migrate(
+        &self,
+        device: &Device,
+        process: &Process,
+        ranges: &[AddrRange],
+        interrupt: &Interrupt,
+        total: &mut Total,
+    ) -> Result<()> {
+        let bytes = ranges.iter().map(|range| range.length().get()).sum();
+        let bar = progress::bytes("migrating", bytes);
+        let options = MigrateOptions {
+            fill: self.fill,
+            shared: self.shared,
+            executable: self.exec,
+            ..MigrateOptions::default()
+        };
+        let mut done = 0;
+        for &range in ranges {
+            let target = Target::Process(process);
+            let result = device.migrate_with(range, self.direction(), &options, target, |part| {
+                bar.set_position(done + part.done() * FRAME_BYTES);
+                if interrupt.is_set() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            match result {
+                Ok(part) => total.migrated.merge(&part),
+                // It was unmapped since the list of mappings was read.
+                Err(error) if error.kind() == ErrorKind::NotMapped && self.range.is_none() => {}
+                Err(error) => return Err(error.into()),
+            }
+            done += range.length().get();
+            if interrupt.is_set() {
+                total.is_cut_short = true;
+                break;
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+
+    fn look(
+        &self,
+        device: &Device,
+        process: &Process,
+        ranges: &[AddrRange],
+        total: &mut Total,
+    ) -> Result<()> {
+        for &range in ranges {
+            let map = match device.query_reasons(range, Target::Process(process)) {
+                Ok(map) => map,
+                Err(error) if error.kind() == ErrorKind::NotMapped && self.range.is_none() => {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let migrated = &mut total.migrated;
+            migrated.total += range.nr_pages();
+            for entry in map.entries() {
+                let is_here = entry.device() == Some(device.number());
+                match (self.direction(), entry.tier(), entry.reason()) {
+                    (Direction::ToSystem, _, _) if is_here => migrated.moved += 1,
+                    (Direction::ToSystem, Tier::System, _) => {
+                        migrated.stayed.add(Reason::AlreadyThere, 1);
+                    }
+                    (Direction::ToDevice, _, Some(Reason::Untouched)) if self.fill => {
+                        migrated.filled += 1;
+                    }
+                    (Direction::ToDevice, _, Some(Reason::Shared)) if self.shared => {
+                        migrated.moved += 1;
+                    }
+                    (_, _, Some(reason)) => migrated.stayed.add(reason, 1),
+                    (Direction::ToDevice, _, None) => migrated.moved += 1,
+                    (Direction::ToSystem, _, None) => migrated.stayed.add(Reason::Untouched, 1),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, out: &mut Output, total: &Total) -> Result<Exit> {
+        let migrated = &total.migrated;
+        let is_done = !total.is_cut_short && disappointing(&migrated.stayed) == 0;
+        let to = match self.to {
+            Destination::Device(number) => format!("cohmem{number}"),
+            Destination::System => "system".to_owned(),
+        };
+        if out.is_json() {
+            let stayed = migrated.stayed.iter().map(|(reason, pages)| ReasonRow {
+                reason: reason.name(),
+                text: reason.text(),
+                pages,
+                bytes: ByteCount::of_frames(pages).get(),
+            });
+            out.json(&[Row {
+                schema: "cohmem.migrate/1",
+                pid: self.pid,
+                to,
+                dry_run: self.dry_run,
+                done: is_done,
+                bytes_total: ByteCount::of_frames(migrated.total).get(),
+                bytes_moved: ByteCount::of_frames(migrated.moved).get(),
+                bytes_filled: ByteCount::of_frames(migrated.filled).get(),
+                stayed: stayed.collect(),
+            }])?;
+        } else {
+            let would = if self.dry_run { "would move" } else { "moved" };
+            out.line(&format!(
+                "{would} {} of {} to {to}, filled {}",
+                ByteCount::of_frames(migrated.moved),
+                ByteCount::of_frames(migrated.total),
+                ByteCount::of_frames(migrated.filled)
+            ))?;
+            print_reasons(out, migrated)?;
+            if total.is_cut_short {
+                out.line("a signal ended it early; what has moved stays where it is")?;
+            }
+        }
+        Ok(if is_done { Exit::Done } else { Exit::Partly })
+    }
+}
+
+/// Anonymous memory that can be accessed: guard pages and reserved address space have no pages.
+pub(crate) fn movable_ranges(process: &Process, executable: bool) -> Result<Vec<AddrRange>> {
+    let vmas = process.read_vmas()?;
+    let is_movable = |vma: &&cohmem::Vma| {
+        vma.kind == VmaKind::Anonymous
+            && (vma.is_readable || vma.is_writable)
+            && (executable || !vma.is_executable)
+    };
+    Ok(vmas
+        .iter()
+        .filter(is_movable)
+        .map(|vma| vma.range)
+        .collect())
+}
+
+/// Pages that stayed although they could be expected to move.
+pub(crate) fn disappointing(stayed: &ReasonCounts) -> u64 {
+    let expected = [
+        Reason::AlreadyThere,
+        Reason::Untouched,
+        Reason::File,
+        Reason::Special,
+        Reason::Unmapped,
+        Reason::Executable,
+    ];
+    let expected: u64 = expected.iter().map(|&reason| stayed.get(reason)).sum();
+    stayed.total().saturating_sub(expected)
+}
+
+fn print_reasons(out: &mut Output, migrated: &Migrated) -> Result<()> {
+    if migrated.stayed.total() == 0 {
+        return Ok(());
+    }
+    let mut table = Table::new(&["stayed", ">pages", ">share", "since"]);
+    for (reason, pages) in migrated.stayed.iter() {
+        let permille = pages.saturating_mul(1000) / migrated.total.max(1);
+        table.row(vec![
+            reason.name().to_owned(),
+            pages.to_string(),
+            format!("{}.{} %", permille / 10, permille % 10),
+            reason.text().to_owned(),
+        ]);
+    }
+    out.table(&table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn destinations_are_read() {
+        assert_eq!("system".parse(), Ok(Destination::System));
+        assert_eq!("device:3".parse(), Ok(Destination::Device(3)));
+        assert_eq!("cohmem0".parse(), Ok(Destination::Device(0)));
+        for text in ["", "3", "device:", "device:16", "cohmem", "dax0.0"] {
+            text.parse::<Destination>().unwrap_err();
+        }
+    }
+
+    #[test]
+    fn only_pages_that_could_move_disappoint() {
+        let mut stayed = ReasonCounts::default();
+        for &reason in Reason::ALL {
+            stayed.add(reason, 1);
+        }
+        assert_eq!(disappointing(&stayed), Reason::ALL.len() as u64 - 6);
+        assert_eq!(disappointing(&ReasonCounts::default()), 0);
+    }
+
+    #[test]
+    fn the_answer_has_the_published_fields() {
+        let row = Row {
+            schema: "cohmem.migrate/1",
+            pid: 7,
+            to: "cohmem0".to_owned(),
+            dry_run: false,
+            done: true,
+            bytes_total: 8192,
+            bytes_moved: 4096,
+            bytes_filled: 0,
+            stayed: vec![ReasonRow {
+                reason: "untouched",
+                text: "t",
+                pages: 1,
+                bytes: 4096,
+            }],
+        };
+        assert_eq!(
+            serde_json::to_string(&row).unwrap(),
+            concat!(
+                r#"{"schema":"cohmem.migrate/1","pid":7,"to":"cohmem0","dry_run":false,"#,
+                r#""done":true,"bytes_total":8192,"bytes_moved":4096,"bytes_filled":0,"#,
+                r#""stayed":[{"reason":"untouched","text":"t","pages":1,"bytes":4096}]}"#
+            )
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! `cohmem`: see, attach, fill and take back device-owned coherent memory.
+//!
+//! One file a subcommand under `cmd/`. Exit status: 0 done, 1 partly or no, 2 wrong use, 3 not
+//! possible on this machine; that of `run` is its program's.
+#![forbid(unsafe_code)]
+
+mod cmd;
+mod duration;
+mod exit;
+mod follow;
+mod interrupt;
+mod output;
+mod progress;
+mod stuck;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{exit::report, output::Output};
+
+/// Device-owned coherent memory: see it, attach it, move live programs' memory there and back.
+#[derive(Debug, Parser)]
+#[command(name = "cohmem", version, about, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 done, 1 partly or no, 2 wrong use, 3 not possible on this machine."
+)]
+struct Cli {
+    /// Print JSON: an array of objects with integer bytes.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(cmd::list::List),
+    Attach(cmd::attach::Attach),
+    Detach(cmd::detach::Detach),
+    Migrate(cmd::migrate::Migrate),
+    Evict(cmd::evict::Evict),
+    Run(cmd::run::Run),
+    Doctor(cmd::doctor::Doctor),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output::new(cli.json);
+    let result = match &cli.command {
+        Command::List(command) => command.run(&mut out),
+        Command::Attach(command) => command.run(&mut out),
+        Command::Detach(command) => command.run(&mut out),
+        Command::Migrate(command) => command.run(&mut out),
+        Command::Evict(command) => command.run(&mut out),
+        Command::Run(command) => command.run(&mut out),
+        Command::Doctor(command) => command.run(&mut out),
+    };
+    report(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines_are_read() {
+        for line in [
+            "list",
+            "list --json",
+            "--json list",
+            "attach",
+            "attach dax0.0",
+            "attach hmem.1 --altmap",
+            "attach 0x100000000+256M",
+            "attach 0x100000000-0x110000000 --json",
+            "attach --all",
+            "detach cohmem0",
+            "detach 3 --timeout 500ms",
+            "migrate --pid 1 --to device:0",
+            "migrate --pid 1 --to cohmem3 --range 0x1000+64K --fill --shared --exec",
+            "migrate --pid 1 --to system --dry-run",
+            "evict cohmem0 --timeout 2m",
+            "run -- true",
+            "run --device 1 --interval 50ms -- program --json -x",
+            "doctor --json",
+        ] {
+            let words = ["cohmem"].into_iter().chain(line.split(' '));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_command_lines_are_refused_with_the_value() {
+        for (line, says) in [
+            ("", "Usage"),
+            ("lost", "lost"),
+            ("attach ram", "daxX.Y"),
+            ("attach dax0.0 --all", "--all"),
+            ("detach", "DEVICE"),
+            ("detach cohmem16", "N below 16"),
+            ("detach 0 --timeout 5x", "\"5x\""),
+            ("migrate --to system", "--pid"),
+            ("migrate --pid 1", "--to"),
+            ("migrate --pid 0 --to system", "0"),
+            ("migrate --pid 1 --to moon", "device:N"),
+            ("migrate --pid 1 --to system --range 4096", "START-END"),
+            (
+                "migrate --pid 1 --to system --range 0x2000-0x1000",
+                "ends below its start",
+            ),
+            ("run", "PROGRAM"),
+            ("run --interval 0 -- true", "at least 1ms"),
+        ] {
+            let words = ["cohmem"]
+                .into_iter()
+                .chain(line.split(' ').filter(|word| !word.is_empty()));
+            let Err(error) = Cli::try_parse_from(words) else {
+                panic!("{line:?} was taken")
+            };
+            assert!(error.to_string().contains(says), "{line:?}: {error}");
+            assert_eq!(error.exit_code(), 2, "{line:?}");
+        }
+    }
+}
