@@ -394,6 +394,8 @@ impl Ended {
                 let said = self.qemu_log.trim();
                 complaints.push(harness(format!("QEMU failed ({exit}): {said}")));
             }
+            // It has said why.
+            _ if complaints.iter().any(|complaint| complaint.class == Class::Harness) => {}
             Some(_) if !report.complete => {
                 complaints.push(harness("the guest ended without its report".to_owned()));
             }
