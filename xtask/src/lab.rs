@@ -15,16 +15,19 @@ use crate::kmod::{self, Variant};
 
 mod cpio;
 mod guest;
+mod initramfs;
 mod job;
 mod machine;
 mod modules;
+mod outcome;
 mod place;
 mod range;
 mod report;
 mod self_check;
 mod stream;
 
-pub(crate) use guest::{Guest, Module, ModuleLoad, Outcome, Output};
+pub(crate) use guest::{Guest, Module, ModuleLoad, Output};
+pub(crate) use outcome::Outcome;
 pub(crate) use range::Range;
 
 /// Arguments of `cargo xtask lab`.

@@ -14,13 +14,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use super::{
-    cpio::Archive,
-    job::Job,
     machine::{self, Files, Memory},
-    modules::{Modules, module_name},
+    outcome::{Ended, Outcome},
     place,
     range::Range,
-    report::{self, Class, Complaint, Report},
     stream,
 };
 use crate::setup::{self, Group};
@@ -113,32 +110,6 @@ impl Default for Guest {
     }
 }
 
-/// How a run ended.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Exit status of the command (128 + n when signal n ended it), if it ended.
-    pub(crate) status: Option<i32>,
-    /// All that went wrong besides, worst class first.
-    pub(crate) complaints: Vec<Complaint>,
-    /// The kernel's log.
-    pub(crate) kernel_log: PathBuf,
-    /// The command's standard output, if captured.
-    pub(crate) stdout: Vec<u8>,
-    /// The command's standard error, if captured.
-    pub(crate) stderr: Vec<u8>,
-}
-
-impl Outcome {
-    /// Exit status for the whole run: 0 only if the command succeeded and nothing complained.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match (self.complaints.first(), self.status) {
-            (Some(worst), _) => worst.class.exit_code(),
-            (None, Some(status)) => u8::try_from(status).unwrap_or(1),
-            (None, None) => Class::Harness.exit_code(),
-        }
-    }
-}
-
 impl Guest {
     /// Boots the machine, runs the command in it and waits for the end of both.
     ///
@@ -217,103 +188,6 @@ impl Guest {
         })
     }
 
-    fn initramfs(&self, release: &str, mark: &str) -> Result<Vec<u8>> {
-        let mut archive = Archive::default();
-        for directory in ["bin", "dev", "proc", "sys", "lab", "lab/modules"] {
-            archive.directory(directory)?;
-        }
-        let busybox = fs::read("/bin/busybox").context("cannot read /bin/busybox")?;
-        archive.file("bin/busybox", 0o755, &busybox)?;
-        archive.file("init", 0o755, include_bytes!("../../../lab/init"))?;
-        archive.file("lab/session", 0o644, include_bytes!("../../../lab/session"))?;
-        archive.file("lab/job", 0o644, self.job()?.as_bytes())?;
-        archive.file("lab/mark", 0o644, format!("{mark}\n").as_bytes())?;
-        if self.shared.is_some() {
-            archive.file("lab/out", 0o644, b"")?;
-        }
-        let load = self.add_modules(&mut archive, release)?;
-        archive.file("lab/load", 0o644, load.as_bytes())?;
-        archive.finish()
-    }
-
-    /// Adds the modules' files; gives the list that `lab/init` loads from.
-    fn add_modules(&self, archive: &mut Archive, release: &str) -> Result<String> {
-        let stock = Modules::read(release)?;
-        let cache = place::lab_directory()?.join("modules").join(release);
-        let mut load = String::new();
-        let own = ["pvpanic_mmio", "9pnet_virtio", "9p", "overlay"];
-        let own = own.map(|name| ModuleLoad {
-            module: Module::Stock(name.to_owned()),
-            parameters: String::new(),
-        });
-        let mut loaded: Vec<String> = Vec::new();
-        for ModuleLoad { module, parameters } in own.iter().chain(&self.modules) {
-            let mut add = |name: String, content: &[u8], parameters: &str| {
-                if loaded.contains(&name) {
-                    return Ok(());
-                }
-                load += &format!("{name}.ko {parameters}\n");
-                archive.file(&format!("lab/modules/{name}.ko"), 0o644, content)?;
-                loaded.push(name);
-                anyhow::Ok(())
-            };
-            match module {
-                Module::File(path) => {
-                    let content = fs::read(path)
-                        .with_context(|| format!("cannot read the module {}", path.display()))?;
-                    add(
-                        module_name(&path.display().to_string()),
-                        &content,
-                        parameters,
-                    )?;
-                }
-                Module::Stock(name) => {
-                    let files = stock.load_order(name)?;
-                    for (position, file) in files.iter().enumerate() {
-                        let is_last = position + 1 == files.len();
-                        let content = stock.content(file, &cache)?;
-                        add(
-                            module_name(file),
-                            &content,
-                            if is_last { parameters } else { "" },
-                        )?;
-                    }
-                }
-            }
-        }
-        Ok(load)
-    }
-
-    fn job(&self) -> Result<String> {
-        let directory = place::repository()?;
-        let mut environment = vec![
-            ("PATH".to_owned(), place::guest_path()?),
-            (
-                "HOME".to_owned(),
-                if self.user.is_some() { "/tmp" } else { "/root" }.to_owned(),
-            ),
-            ("LANG".to_owned(), "C.UTF-8".to_owned()),
-            ("COHMEM_LAB".to_owned(), "1".to_owned()),
-        ];
-        for load in &self.modules {
-            if let Module::File(path) = &load.module
-                && path.file_name().is_some_and(|name| name == "cohmem.ko")
-            {
-                // For tests that unload it and load it again.
-                environment.push(("COHMEM_MODULE".to_owned(), path.display().to_string()));
-            }
-        }
-        environment.extend(self.environment.iter().cloned());
-        let job = Job {
-            prepare: &self.prepare,
-            command: &self.command,
-            directory: &directory,
-            environment,
-            user: self.user,
-        };
-        Ok(job.script())
-    }
-
     fn forward(
         &self,
         from: UnixStream,
@@ -362,53 +236,6 @@ fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
     }
 }
 
-/// All that is known after QEMU's end.
-struct Ended {
-    /// `None`: killed for the timeout.
-    exit: Option<ExitStatus>,
-    timeout: Duration,
-    /// Whether both outputs came whole.
-    marked: bool,
-    kernel_log: String,
-    report: String,
-    qemu_log: String,
-}
-
-impl Ended {
-    fn judge(&self) -> (Option<i32>, Vec<Complaint>) {
-        let report = Report::parse(&self.report);
-        let mut complaints = report.complaints;
-        complaints.extend(report::scan_log(&self.kernel_log));
-        let harness = |text: String| Complaint::new(Class::Harness, text);
-        match self.exit {
-            None => complaints.push(Complaint::new(
-                Class::Timeout,
-                format!(
-                    "no end within {} s; the guest was killed",
-                    self.timeout.as_secs()
-                ),
-            )),
-            // A panic ends QEMU with an error, and is in the log. So is one that no device reports.
-            _ if self.kernel_log.contains("Kernel panic - ") => {}
-            Some(exit) if !exit.success() => {
-                let said = self.qemu_log.trim();
-                complaints.push(harness(format!("QEMU failed ({exit}): {said}")));
-            }
-            // It has said why.
-            _ if complaints.iter().any(|complaint| complaint.class == Class::Harness) => {}
-            Some(_) if !report.complete => {
-                complaints.push(harness("the guest ended without its report".to_owned()));
-            }
-            Some(_) if !self.marked => {
-                complaints.push(harness("a part of the command's output is lost".to_owned()));
-            }
-            Some(_) => {}
-        }
-        complaints.sort_by_key(|complaint| complaint.class);
-        (report.status, complaints)
-    }
-}
-
 fn read_lossy(path: &Path) -> String {
     // A file that QEMU did not get to make is as good as an empty one: its absence is judged.
     fs::read(path).map_or_else(
@@ -432,63 +259,4 @@ fn run_directory() -> Result<PathBuf> {
     }
     fs::create_dir(&directory).with_context(|| format!("cannot make {}", directory.display()))?;
     Ok(directory)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::process::ExitStatusExt as _;
-
-    use super::*;
-
-    fn ended(exit: Option<i32>, kernel_log: &str, report: &str) -> Ended {
-        Ended {
-            exit: exit.map(|code| ExitStatus::from_raw(code << 8)),
-            timeout: Duration::from_secs(60),
-            marked: true,
-            kernel_log: kernel_log.to_owned(),
-            report: report.to_owned(),
-            qemu_log: "cannot open the kernel".to_owned(),
-        }
-    }
-
-    fn worst(ended: &Ended) -> Option<Class> {
-        ended.judge().1.first().map(|complaint| complaint.class)
-    }
-
-    #[test]
-    fn only_a_complete_run_without_complaint_is_clean() {
-        let report = "exit=7\ntainted=0\ncomplete=1\n";
-        assert_eq!(ended(Some(0), "", report).judge(), (Some(7), vec![]));
-        assert_eq!(worst(&ended(Some(0), "", "exit=0\n")), Some(Class::Harness));
-        assert_eq!(worst(&ended(None, "", report)), Some(Class::Timeout));
-        assert_eq!(
-            worst(&Ended {
-                marked: false,
-                ..ended(Some(0), "", report)
-            }),
-            Some(Class::Harness)
-        );
-    }
-
-    #[test]
-    fn a_panic_is_told_from_a_qemu_that_does_not_start() {
-        let panic = ended(Some(1), "[ 1.0] Kernel panic - not syncing: x", "");
-        assert_eq!(worst(&panic), Some(Class::Kernel));
-        let (_, complaints) = ended(Some(1), "", "").judge();
-        assert_eq!(complaints.len(), 1);
-        assert!(
-            complaints[0].text.contains("cannot open the kernel"),
-            "{}",
-            complaints[0]
-        );
-    }
-
-    #[test]
-    fn an_oops_outranks_the_leak_that_follows_it() {
-        let log = "[ 1.0] Oops: Oops: 0002 [#1]";
-        assert_eq!(
-            worst(&ended(Some(0), log, "leaked=a=1\ncomplete=1\n")),
-            Some(Class::Kernel)
-        );
-    }
 }
