@@ -107,7 +107,7 @@ impl<'a, H: Host> Eviction<'a, H> {
             let device = table.device(self.id)?;
             let pool = device.ledger().pool();
             let Some(run) = pool.next_allocated_run(from, WINDOW_PAGES as u64) else {
-                return Ok(pool.nr_allocated());
+                return Ok(pool.nr_held());
             };
             let Some(chunk) = device.chunk_of(run.start()) else {
                 return Err(Errno::EIO);

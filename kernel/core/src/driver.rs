@@ -307,7 +307,8 @@ impl<H: Host> Driver<H> {
         let (device, kept) = {
             let mut table = self.gate.write();
             let device = table.device(id)?;
-            if device.ledger().pool().nr_allocated() != 0 {
+            // Before asking which chunks to keep: whoever gives poison back has said so before.
+            if device.ledger().pool().nr_held() != 0 {
                 return Err(Errno::EBUSY);
             }
             let nr_kept = device.keep_poisoned_chunks();

@@ -42,16 +42,19 @@ impl<H: Host> WindowWork<'_, H> {
         has_refilled: bool,
     ) -> Result<Step, Errno> {
         self.scratch.fates.fill(Fate::Stays(Reason::Raced));
-        for _try in 0..NR_WINDOW_TRIES {
+        for nr_try in 0..NR_WINDOW_TRIES {
             if !self.take_snapshot(space)? {
                 break;
             }
             let origins = self.classify();
             let nr_movable = self.count(|verdict| matches!(verdict, Verdict::Move { .. }));
-            if self.request.direction == Direction::ToSystem
-                && nr_movable > self.scratch.nr_stock
-                && !has_refilled
-            {
+            let is_short =
+                self.request.direction == Direction::ToSystem && nr_movable > self.scratch.nr_stock;
+            if is_short && nr_try > 0 {
+                // The first try spent the stock; going for more would forget what it did.
+                break;
+            }
+            if is_short && !has_refilled {
                 return Ok(Step::NeedsPages(nr_movable));
             }
             for number in (0..MAX_DEVICES).filter(|&number| origins.devices & (1 << number) != 0) {

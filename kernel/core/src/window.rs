@@ -77,8 +77,12 @@ impl<H: Host> Scratch<H> {
 
     /// Brings the stock to `nr_pages` as far as memory allows. Call with no lock held.
     pub(crate) fn refill(&mut self, host: &H, nr_pages: usize) {
-        if self.nr_stock < nr_pages && spare_pages(host) >= nr_pages as u64 {
-            self.nr_stock = host.refill(&mut self.stock, nr_pages.min(WINDOW_PAGES));
+        let nr_spare = usize::try_from(spare_pages(host)).unwrap_or(usize::MAX);
+        let nr_pages = nr_pages
+            .min(WINDOW_PAGES)
+            .min(self.nr_stock.saturating_add(nr_spare));
+        if self.nr_stock < nr_pages {
+            self.nr_stock = host.refill(&mut self.stock, nr_pages);
         }
     }
 }

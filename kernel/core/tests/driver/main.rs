@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The driver's logic over a model of the kernel.
+
+#[path = "../fake/mod.rs"]
+mod fake;
+
+mod detach;
+mod errors;
+mod poison;
+mod random;
+mod reasons;
+mod round_trip;
+mod sweep;
+mod threads;
+mod traps;

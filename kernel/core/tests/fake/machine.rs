@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The machine: what tests do to it.
+
+use std::{
+    fmt,
+    ops::Range,
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use cohmem_frames::FrameRun;
+use cohmem_kcore::{
+    Driver,
+    host::Point,
+    poison::{self, Failure},
+};
+
+use super::{
+    Fallible, Home, Kind, Pid, Seen, VmaSpec,
+    chunk::FakeChunk,
+    faults::Faults,
+    held::{assert_no_lock, held},
+    page::Place,
+    process::{Entry, Process},
+    world::{RangeKind, World},
+};
+
+/// When a test interferes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Moment {
+    At(Point),
+    /// Page tables were read, nothing is collected yet.
+    Snapshotted,
+    /// Every page was decided on, nothing is collected yet.
+    Collecting,
+    Sleeping,
+}
+
+type HookFn = Box<dyn FnOnce(&FakeHost) + Send>;
+
+pub(crate) struct Inner {
+    pub(crate) world: Mutex<World>,
+    /// A page came to rest.
+    pub(crate) settled: Condvar,
+    pub(crate) faults: Faults,
+    hooks: Mutex<Vec<(Moment, HookFn)>>,
+    /// Microseconds.
+    pub(crate) clock: AtomicU64,
+    pub(crate) may_administrate: AtomicBool,
+    pub(crate) may_move_shared: AtomicBool,
+    pub(crate) nr_drains: AtomicU64,
+    /// The test is over: nothing is checked any more.
+    pub(crate) is_off: AtomicBool,
+}
+
+/// The machine that a driver runs on.
+#[derive(Clone)]
+pub(crate) struct FakeHost(pub(crate) Arc<Inner>);
+
+impl fmt::Debug for FakeHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FakeHost").finish_non_exhaustive()
+    }
+}
+
+impl FakeHost {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            world: Mutex::new(World::new()),
+            settled: Condvar::new(),
+            faults: Faults::default(),
+            hooks: Mutex::default(),
+            clock: AtomicU64::new(0),
+            may_administrate: AtomicBool::new(true),
+            may_move_shared: AtomicBool::new(true),
+            nr_drains: AtomicU64::new(0),
+            is_off: AtomicBool::new(false),
+        }))
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.0.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a physical range.
+    pub(crate) fn add_range(&self, range: Range<u64>, kind: RangeKind) {
+        self.world().ranges.push((range, kind));
+    }
+
+    /// Milliseconds since the machine was switched on.
+    pub(crate) fn now_ms_of_clock(&self) -> u64 {
+        self.0.clock.load(Relaxed) / 1000
+    }
+
+    /// Makes `nth` call of `what` fail once.
+    pub(crate) fn fail(&self, what: Fallible, nth: u64) {
+        self.0.faults.plan(what, nth, false);
+    }
+
+    /// Makes the `nth` call of `what` and all after it fail.
+    pub(crate) fn fail_from(&self, what: Fallible, nth: u64) {
+        self.0.faults.plan(what, nth, true);
+    }
+
+    /// Ends the failures; tells how many there were.
+    pub(crate) fn heal(&self) -> u64 {
+        self.0.faults.clear()
+    }
+
+    pub(crate) fn hit(&self, what: Fallible) -> bool {
+        self.0.faults.hit(what)
+    }
+
+    /// Runs `hook_fn` when the driver next comes to `moment`, once.
+    pub(crate) fn on(&self, moment: Moment, hook_fn: impl FnOnce(&Self) + Send + 'static) {
+        self.hooks().push((moment, Box::new(hook_fn)));
+    }
+
+    fn hooks(&self) -> MutexGuard<'_, Vec<(Moment, HookFn)>> {
+        self.0.hooks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn run_hooks(&self, now: Moment) {
+        loop {
+            let hook_fn = {
+                let mut hooks = self.hooks();
+                let Some(index) = hooks.iter().position(|&(moment, _)| moment == now) else {
+                    return;
+                };
+                hooks.remove(index).1
+            };
+            hook_fn(self);
+        }
+    }
+
+    /// Fails the test if a hook did not run.
+    #[track_caller]
+    pub(crate) fn assert_hooks_ran(&self) {
+        assert!(self.hooks().is_empty(), "a hook did not run");
+    }
+
+    pub(crate) fn set_privileges(&self, may_administrate: bool, may_move_shared: bool) {
+        self.0.may_administrate.store(may_administrate, Relaxed);
+        self.0.may_move_shared.store(may_move_shared, Relaxed);
+    }
+
+    // Processes.
+
+    pub(crate) fn spawn(&self, vmas: impl IntoIterator<Item = VmaSpec>) -> Pid {
+        let mut world = self.world();
+        let vmas = vmas.into_iter().map(|vma| (vma.pages.start, vma));
+        let process = Process::new(vmas.collect());
+        world.processes.push(process);
+        Pid(world.processes.len() - 1)
+    }
+
+    /// Runs `change_fn` with the mmap lock of `pid` held for writing.
+    fn with_mappings<R>(&self, pid: Pid, change_fn: impl FnOnce(&mut World) -> R) -> R {
+        let lock = Arc::<RwLock<()>>::clone(&self.world().processes[pid.0].lock);
+        let _guard = lock.write().unwrap_or_else(PoisonError::into_inner);
+        change_fn(&mut self.world())
+    }
+
+    pub(crate) fn fork(&self, parent: Pid) -> Pid {
+        self.with_mappings(parent, |world| world.fork(parent))
+    }
+
+    pub(crate) fn unmap(&self, pid: Pid, pages: Range<u64>) {
+        self.with_mappings(pid, |world| world.unmap(pid, pages));
+    }
+
+    pub(crate) fn mremap(&self, pid: Pid, pages: Range<u64>, to: u64) {
+        self.with_mappings(pid, |world| world.mremap(pid, pages, to));
+    }
+
+    pub(crate) fn exit(&self, pid: Pid) {
+        let mut world = self.world();
+        if !world.processes[pid.0].has_exited {
+            world.processes[pid.0].has_exited = true;
+            world.put_space(pid);
+        }
+    }
+
+    /// A load; waits while the page is in flight.
+    pub(crate) fn load(&self, pid: Pid, page: u64) -> Seen {
+        self.access(|world| world.load((pid, page)))
+    }
+
+    /// A store; waits while the page is in flight.
+    pub(crate) fn store(&self, pid: Pid, page: u64, stamp: u64) -> Seen {
+        self.access(|world| world.store((pid, page), stamp))
+    }
+
+    fn access(&self, access_fn: impl Fn(&mut World) -> Seen) -> Seen {
+        let mut world = self.world();
+        loop {
+            let seen = access_fn(&mut world);
+            if seen != Seen::Waits {
+                return seen;
+            }
+            assert_eq!(held().batches, 0, "waiting for a page of one's own batch");
+            world = self
+                .0
+                .settled
+                .wait(world)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Stores `stamp + i` to page i of `pages`.
+    pub(crate) fn store_all(&self, pid: Pid, pages: Range<u64>, stamp: u64) {
+        for (page, stamp) in pages.zip(stamp..) {
+            assert_eq!(self.store(pid, page, stamp), Seen::Stamp(stamp));
+        }
+    }
+
+    /// Fails the test unless page i of `pages` holds `stamp + i`.
+    #[track_caller]
+    pub(crate) fn assert_all(&self, pid: Pid, pages: Range<u64>, stamp: u64) {
+        for (page, stamp) in pages.zip(stamp..) {
+            assert_eq!(self.load(pid, page), Seen::Stamp(stamp), "page {page:#x}");
+        }
+    }
+
+    /// The physical page that is mapped.
+    #[track_caller]
+    pub(crate) fn pfn(&self, pid: Pid, page: u64) -> u64 {
+        match self.world().entry((pid, page)) {
+            Some(Entry::Present(pfn)) => pfn,
+            other => panic!("no page at {pid:?}:{page:#x} but {other:?}"),
+        }
+    }
+
+    pub(crate) fn home(&self, pid: Pid, page: u64) -> Home {
+        let pfn = self.pfn(pid, page);
+        self.world().page(pfn).home
+    }
+
+    pub(crate) fn is_on_device(&self, pid: Pid, page: u64) -> bool {
+        matches!(self.home(pid, page), Home::Frame { .. })
+    }
+
+    pub(crate) fn nr_on_device(&self, pid: Pid, pages: Range<u64>) -> usize {
+        let world = self.world();
+        pages
+            .filter(|&page| match world.entry((pid, page)) {
+                Some(Entry::Present(pfn)) => world.page(pfn).is_frame(),
+                _ => false,
+            })
+            .count()
+    }
+
+    pub(crate) fn swap_out(&self, pid: Pid, page: u64) -> bool {
+        self.world().swap_out((pid, page))
+    }
+
+    pub(crate) fn merge(&self, places: &[Place]) -> bool {
+        self.world().merge(places)
+    }
+
+    /// Maps `pages` as one large folio with stamps from `stamp` on.
+    pub(crate) fn map_folio(&self, pid: Pid, pages: Range<u64>, stamp: u64, is_huge_mapped: bool) {
+        let stamps = stamp..stamp + (pages.end - pages.start);
+        self.world()
+            .map_folio((pid, pages.start), stamps, is_huge_mapped);
+    }
+
+    /// Maps memory of another driver.
+    pub(crate) fn map_foreign(&self, pid: Pid, page: u64) {
+        let mut world = self.world();
+        let pfn = world.new_page(Home::Foreign, Kind::Anonymous);
+        world.map((pid, page), pfn);
+    }
+
+    /// Makes a walk report an error at the page.
+    pub(crate) fn forbid(&self, pid: Pid, page: u64) {
+        self.world().set_entry((pid, page), Entry::Forbidden);
+    }
+
+    // The kernel and the hardware, behind the driver's back.
+
+    /// Takes a reference, as a pipe does. The page can be written through it.
+    pub(crate) fn hold(&self, pfn: u64) {
+        let mut world = self.world();
+        world.take(pfn);
+        *world.holders.entry(pfn).or_default() += 1;
+    }
+
+    pub(crate) fn release(&self, pfn: u64) {
+        let mut world = self.world();
+        let nr_held = world.holders.remove(&pfn).expect("a holder");
+        if nr_held > 1 {
+            world.holders.insert(pfn, nr_held - 1);
+        }
+        world.put(pfn);
+    }
+
+    pub(crate) fn change_page(&self, pfn: u64, change_fn: impl FnOnce(&mut super::Page)) {
+        let mut world = self.world();
+        let was_used = world.page(pfn).refs() > 0;
+        change_fn(world.page_mut(pfn));
+        if was_used {
+            world.release_if_unused(pfn);
+        }
+    }
+
+    /// The hardware loses a page, and nobody has noticed yet.
+    pub(crate) fn break_page(&self, pfn: u64) {
+        self.change_page(pfn, |page| page.is_broken = true);
+    }
+
+    /// The hardware reports a lost frame: the pgmap's `memory_failure` operation.
+    pub(crate) fn memory_failure(&self, pfn: u64) -> Failure {
+        assert_no_lock("memory_failure");
+        self.break_page(pfn);
+        let (ledger, chunk, frame) = {
+            let world = self.world();
+            let Home::Frame { pgmap, frame } = world.page(pfn).home else {
+                panic!("{pfn:#x} is no frame");
+            };
+            let spec = world.pgmaps[pgmap].spec;
+            let chunk = FakeChunk {
+                host: self.clone(),
+                pgmap,
+                run: FrameRun::new(spec.first, spec.nr_frames),
+                is_alias: true,
+            };
+            (Arc::clone(&world.pgmaps[pgmap].ledger), chunk, frame)
+        };
+        poison::frame_failed(self, &ledger, &chunk, frame)
+    }
+
+    /// Leaves `nr_pages` of system memory.
+    pub(crate) fn leave_available(&self, nr_pages: u64) {
+        let mut world = self.world();
+        world.busy_pages = 0;
+        world.busy_pages = world.available() - nr_pages;
+    }
+
+    // User memory of the caller, apart from the pages of the model.
+
+    pub(crate) fn user_buffer(&self, len: usize) -> u64 {
+        let mut world = self.world();
+        let end = world
+            .user_memory
+            .last_key_value()
+            .map_or(0x7000_0000, |(start, bytes)| {
+                start + u64::try_from(bytes.len()).unwrap()
+            });
+        let start = end + 0x1000;
+        world.user_memory.insert(start, vec![0xaa; len]);
+        start
+    }
+
+    pub(crate) fn free_user_buffer(&self, start: u64) -> Vec<u8> {
+        self.world()
+            .user_memory
+            .remove(&start)
+            .expect("a user buffer")
+    }
+
+    /// All state that a command could change, as text.
+    pub(crate) fn fingerprint(&self) -> String {
+        let world = self.world();
+        let entries: Vec<_> = world
+            .processes
+            .iter()
+            .map(|process| &process.entries)
+            .collect();
+        format!(
+            "{:?} {:?} {:?} {:?}",
+            world.pages, entries, world.claims, world.published
+        )
+    }
+
+    /// Fails the test unless the machine is at rest and every frame in use has an owner.
+    #[track_caller]
+    pub(crate) fn assert_sound(&self, driver: &Driver<Self>) {
+        let world = self.world();
+        world.assert_consistent();
+        let nr_in_use = world.nr_frames_in_use();
+        drop(world);
+        let mut nr_allocated = 0;
+        for number in 0..cohmem_uapi::MAX_DEVICES {
+            let Ok(id) = driver.open(number) else {
+                continue;
+            };
+            let mut info = cohmem_uapi::args::Info::default();
+            driver.info(id, &mut info).unwrap();
+            assert_eq!(
+                info.nr_frames,
+                info.nr_free + info.nr_allocated + info.nr_poisoned + info.nr_metadata
+            );
+            nr_allocated += info.nr_allocated;
+        }
+        let world = self.world();
+        let nr_poisoned_in_use = world
+            .pages
+            .values()
+            .filter(|page| page.is_frame() && page.is_poisoned && page.refs() > 0)
+            .count();
+        assert_eq!(
+            nr_allocated + u64::try_from(nr_poisoned_in_use).unwrap(),
+            nr_in_use,
+            "frames handed out, and frames in use"
+        );
+    }
+}
