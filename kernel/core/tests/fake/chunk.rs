@@ -1,17 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Claimed ranges and registered chunks.
 
-use std::{ops::Range, sync::atomic::Ordering::Relaxed, thread};
+use std::{
+    ops::Range,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    thread,
+};
 
 use cohmem_frames::{FrameIndex, FrameRun};
-use cohmem_kcore::host::{Chunk, PageFacts, WINDOW_PAGES};
+use cohmem_kcore::{
+    Errno,
+    host::{Chunk, ChunkSpec, PageFacts, WINDOW_PAGES},
+    ledger::Ledger,
+};
 
 use super::{
-    FakeHost,
+    FakeHost, Fallible, Home, Kind, PAGE,
     batch::{FakeBatch, What},
     held::{assert_no_batch, assert_no_lock, held},
     host::FakeArrays,
+    page::Page,
     process::Entry,
+    world::{Pgmap, RangeKind},
 };
 
 /// A claimed physical range.
@@ -86,7 +96,7 @@ impl Chunk<FakeHost> for FakeChunk {
         let pfns: Vec<u64> = run.iter().map(|frame| self.pfn_of(frame)).collect();
         let mut world = self.host.world();
         let entries = pfns.into_iter().map(|pfn| {
-            let is_hit = world.page(pfn).refs() > 0 && self.host.hit(super::Fallible::CollectPage);
+            let is_hit = world.page(pfn).refs() > 0 && self.host.hit(Fallible::CollectPage);
             if !is_hit && world.isolate(pfn, 1) {
                 What::Page(pfn)
             } else {
@@ -148,5 +158,83 @@ impl Drop for FakeChunk {
         }
         world.pgmaps[self.pgmap].is_registered = false;
         world.claims.retain(|(range, _)| range.start != phys);
+    }
+}
+
+impl FakeHost {
+    pub(crate) fn claim_range(&self, wanted: Range<u64>) -> Result<FakeClaim, Errno> {
+        assert_no_batch("claiming");
+        if self.hit(Fallible::Claim) {
+            return Err(Errno::ENOMEM);
+        }
+        let mut world = self.world();
+        let overlaps = |range: &Range<u64>| range.start < wanted.end && wanted.start < range.end;
+        if world
+            .ranges
+            .iter()
+            .any(|(range, kind)| *kind == RangeKind::Ram && overlaps(range))
+        {
+            return Err(Errno::EADDRINUSE);
+        }
+        let is_reserved = world.ranges.iter().any(|(range, kind)| {
+            *kind == RangeKind::SoftReserved
+                && range.start <= wanted.start
+                && wanted.end <= range.end
+        });
+        if !is_reserved {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        if world.claims.iter().any(|(claim, _)| overlaps(claim)) {
+            return Err(Errno::EBUSY);
+        }
+        world.claims.push((wanted.clone(), false));
+        Ok(FakeClaim {
+            host: self.clone(),
+            range: wanted,
+            is_passed_on: false,
+        })
+    }
+
+    pub(crate) fn register_chunk(
+        &self,
+        spec: ChunkSpec,
+        mut claim: FakeClaim,
+        ledger: Arc<Ledger<Self>>,
+    ) -> Result<FakeChunk, Errno> {
+        assert_no_lock("creating struct pages");
+        assert_eq!(
+            claim.range,
+            spec.phys..spec.phys + spec.nr_frames * PAGE,
+            "the claim is another range's"
+        );
+        if self.hit(Fallible::Register) {
+            return Err(Errno::ENOMEM);
+        }
+        claim.is_passed_on = true;
+        let mut world = self.world();
+        let number = world.pgmaps.len();
+        let pgmap = Pgmap {
+            spec,
+            ledger,
+            is_registered: true,
+            is_kept: false,
+        };
+        for pfn in pgmap.pfns() {
+            let frame = FrameIndex::new(spec.first.get() + pfn - pgmap.first_pfn());
+            let home = Home::Frame {
+                pgmap: number,
+                frame,
+            };
+            let previous = world.pages.insert(pfn, Page::new(home, Kind::Anonymous));
+            assert!(previous.is_none(), "{pfn:#x} has a pgmap");
+            world.nr_frames += 1;
+        }
+        world.pgmaps.push(pgmap);
+        Ok(FakeChunk {
+            host: self.clone(),
+            pgmap: number,
+            run: FrameRun::new(spec.first, spec.nr_frames),
+            is_alias: false,
+        })
     }
 }

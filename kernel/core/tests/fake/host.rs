@@ -22,9 +22,7 @@ use super::{
     batch::FakeBatch,
     chunk::{FakeChunk, FakeClaim},
     held::{Gate, assert_no_batch, assert_no_lock},
-    page::Page,
     space::FakeSpace,
-    world::{Pgmap, RangeKind},
 };
 
 /// The arrays of a batch; the model needs none.
@@ -223,81 +221,16 @@ impl Host for FakeHost {
     }
 
     fn claim(&self, phys: u64, bytes: u64) -> Result<FakeClaim, Errno> {
-        assert_no_batch("claiming");
-        if self.hit(Fallible::Claim) {
-            return Err(Errno::ENOMEM);
-        }
-        let wanted = phys..phys + bytes;
-        let mut world = self.world();
-        let overlaps =
-            |range: &std::ops::Range<u64>| range.start < wanted.end && wanted.start < range.end;
-        if world
-            .ranges
-            .iter()
-            .any(|(range, kind)| *kind == RangeKind::Ram && overlaps(range))
-        {
-            return Err(Errno::EADDRINUSE);
-        }
-        let is_reserved = world.ranges.iter().any(|(range, kind)| {
-            *kind == RangeKind::SoftReserved
-                && range.start <= wanted.start
-                && wanted.end <= range.end
-        });
-        if !is_reserved {
-            return Err(Errno::EADDRNOTAVAIL);
-        }
-        if world.claims.iter().any(|(claim, _)| overlaps(claim)) {
-            return Err(Errno::EBUSY);
-        }
-        world.claims.push((wanted.clone(), false));
-        Ok(FakeClaim {
-            host: self.clone(),
-            range: wanted,
-            is_passed_on: false,
-        })
+        self.claim_range(phys..phys + bytes)
     }
 
     fn register(
         &self,
         spec: ChunkSpec,
-        mut claim: FakeClaim,
+        claim: FakeClaim,
         ledger: Arc<Ledger<Self>>,
     ) -> Result<FakeChunk, Errno> {
-        assert_no_lock("creating struct pages");
-        assert_eq!(
-            claim.range,
-            spec.phys..spec.phys + spec.nr_frames * super::PAGE,
-            "the claim is another range's"
-        );
-        if self.hit(Fallible::Register) {
-            return Err(Errno::ENOMEM);
-        }
-        claim.is_passed_on = true;
-        let mut world = self.world();
-        let number = world.pgmaps.len();
-        let pgmap = Pgmap {
-            spec,
-            ledger,
-            is_registered: true,
-            is_kept: false,
-        };
-        for pfn in pgmap.pfns() {
-            let frame = cohmem_frames::FrameIndex::new(spec.first.get() + pfn - pgmap.first_pfn());
-            let home = Home::Frame {
-                pgmap: number,
-                frame,
-            };
-            let previous = world.pages.insert(pfn, Page::new(home, Kind::Anonymous));
-            assert!(previous.is_none(), "{pfn:#x} has a pgmap");
-            world.nr_frames += 1;
-        }
-        world.pgmaps.push(pgmap);
-        Ok(FakeChunk {
-            host: self.clone(),
-            pgmap: number,
-            run: cohmem_frames::FrameRun::new(spec.first, spec.nr_frames),
-            is_alias: false,
-        })
+        self.register_chunk(spec, claim, ledger)
     }
 
     fn chunk_bytes(&self) -> u64 {

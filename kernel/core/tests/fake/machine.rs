@@ -10,18 +10,12 @@ use std::{
     },
 };
 
-use cohmem_frames::FrameRun;
-use cohmem_kcore::{
-    Driver,
-    host::Point,
-    poison::{self, Failure},
-};
+use cohmem_kcore::host::Point;
 
 use super::{
     Fallible, Home, Kind, Pid, Seen, VmaSpec,
-    chunk::FakeChunk,
     faults::Faults,
-    held::{assert_no_lock, held},
+    held::held,
     page::Place,
     process::{Entry, Process},
     world::{RangeKind, World},
@@ -279,66 +273,6 @@ impl FakeHost {
         self.world().set_entry((pid, page), Entry::Forbidden);
     }
 
-    // The kernel and the hardware, behind the driver's back.
-
-    /// Takes a reference, as a pipe does. The page can be written through it.
-    pub(crate) fn hold(&self, pfn: u64) {
-        let mut world = self.world();
-        world.take(pfn);
-        *world.holders.entry(pfn).or_default() += 1;
-    }
-
-    pub(crate) fn release(&self, pfn: u64) {
-        let mut world = self.world();
-        let nr_held = world.holders.remove(&pfn).expect("a holder");
-        if nr_held > 1 {
-            world.holders.insert(pfn, nr_held - 1);
-        }
-        world.put(pfn);
-    }
-
-    pub(crate) fn change_page(&self, pfn: u64, change_fn: impl FnOnce(&mut super::Page)) {
-        let mut world = self.world();
-        let was_used = world.page(pfn).refs() > 0;
-        change_fn(world.page_mut(pfn));
-        if was_used {
-            world.release_if_unused(pfn);
-        }
-    }
-
-    /// The hardware loses a page, and nobody has noticed yet.
-    pub(crate) fn break_page(&self, pfn: u64) {
-        self.change_page(pfn, |page| page.is_broken = true);
-    }
-
-    /// The hardware reports a lost frame: the pgmap's `memory_failure` operation.
-    pub(crate) fn memory_failure(&self, pfn: u64) -> Failure {
-        assert_no_lock("memory_failure");
-        self.break_page(pfn);
-        let (ledger, chunk, frame) = {
-            let world = self.world();
-            let Home::Frame { pgmap, frame } = world.page(pfn).home else {
-                panic!("{pfn:#x} is no frame");
-            };
-            let spec = world.pgmaps[pgmap].spec;
-            let chunk = FakeChunk {
-                host: self.clone(),
-                pgmap,
-                run: FrameRun::new(spec.first, spec.nr_frames),
-                is_alias: true,
-            };
-            (Arc::clone(&world.pgmaps[pgmap].ledger), chunk, frame)
-        };
-        poison::frame_failed(self, &ledger, &chunk, frame)
-    }
-
-    /// Leaves `nr_pages` of system memory.
-    pub(crate) fn leave_available(&self, nr_pages: u64) {
-        let mut world = self.world();
-        world.busy_pages = 0;
-        world.busy_pages = world.available() - nr_pages;
-    }
-
     // User memory of the caller, apart from the pages of the model.
 
     pub(crate) fn user_buffer(&self, len: usize) -> u64 {
@@ -359,52 +293,5 @@ impl FakeHost {
             .user_memory
             .remove(&start)
             .expect("a user buffer")
-    }
-
-    /// All state that a command could change, as text.
-    pub(crate) fn fingerprint(&self) -> String {
-        let world = self.world();
-        let entries: Vec<_> = world
-            .processes
-            .iter()
-            .map(|process| &process.entries)
-            .collect();
-        format!(
-            "{:?} {:?} {:?} {:?}",
-            world.pages, entries, world.claims, world.published
-        )
-    }
-
-    /// Fails the test unless the machine is at rest and every frame in use has an owner.
-    #[track_caller]
-    pub(crate) fn assert_sound(&self, driver: &Driver<Self>) {
-        let world = self.world();
-        world.assert_consistent();
-        let nr_in_use = world.nr_frames_in_use();
-        drop(world);
-        let mut nr_allocated = 0;
-        for number in 0..cohmem_uapi::MAX_DEVICES {
-            let Ok(id) = driver.open(number) else {
-                continue;
-            };
-            let mut info = cohmem_uapi::args::Info::default();
-            driver.info(id, &mut info).unwrap();
-            assert_eq!(
-                info.nr_frames,
-                info.nr_free + info.nr_allocated + info.nr_poisoned + info.nr_metadata
-            );
-            nr_allocated += info.nr_allocated;
-        }
-        let world = self.world();
-        let nr_poisoned_in_use = world
-            .pages
-            .values()
-            .filter(|page| page.is_frame() && page.is_poisoned && page.refs() > 0)
-            .count();
-        assert_eq!(
-            nr_allocated + u64::try_from(nr_poisoned_in_use).unwrap(),
-            nr_in_use,
-            "frames handed out, and frames in use"
-        );
     }
 }

@@ -14,6 +14,7 @@
 //! write to user memory under a lock, a chunk dropped with frames in use.
 
 mod batch;
+mod behind;
 mod chunk;
 mod faults;
 mod held;
@@ -22,6 +23,7 @@ mod machine;
 mod page;
 mod process;
 mod rig;
+mod sound;
 mod space;
 mod world;
 

@@ -13,7 +13,7 @@ use cohmem_kcore::{
 };
 
 use super::{
-    FakeHost, Home, Kind, Pid,
+    FakeHost, Home, Kind,
     page::{Page, Place},
     process::{Entry, Process},
 };
@@ -77,7 +77,7 @@ pub(crate) struct World {
 }
 
 /// The shared zero page.
-const ZERO_PFN: u64 = 1;
+pub(crate) const ZERO_PFN: u64 = 1;
 const FIRST_PFN: u64 = 0x1000;
 
 impl World {
@@ -313,55 +313,5 @@ impl World {
         assert!(page.is_locked, "page {pfn:#x} was not locked");
         page.is_locked = false;
         self.put(pfn);
-    }
-
-    /// Frames in use, poisoned ones included.
-    pub(crate) fn nr_frames_in_use(&self) -> u64 {
-        let nr_used = self
-            .pages
-            .values()
-            .filter(|page| page.is_frame() && page.refs() > 0)
-            .count();
-        u64::try_from(nr_used).unwrap()
-    }
-
-    /// Fails the test unless page tables and pages agree, nothing is left locked or in flight, and each
-    /// reference has an owner.
-    #[track_caller]
-    pub(crate) fn assert_consistent(&self) {
-        let mut rmap: BTreeMap<u64, BTreeSet<Place>> = BTreeMap::new();
-        for (number, process) in self.processes.iter().enumerate() {
-            for (&page, entry) in &process.entries {
-                match *entry {
-                    Entry::Present(ZERO_PFN) | Entry::Swapped(_) | Entry::Forbidden => {}
-                    Entry::Present(pfn) => {
-                        rmap.entry(pfn).or_default().insert((Pid(number), page));
-                    }
-                    Entry::Moving(_) => panic!("a migration entry was left at {number}:{page:#x}"),
-                    Entry::Poisoned(pfn) => {
-                        assert!(
-                            self.pages.contains_key(&pfn),
-                            "an entry names a page that is gone"
-                        );
-                    }
-                }
-            }
-        }
-        for (pfn, page) in &self.pages {
-            let nr_held = self.holders.get(pfn).copied().unwrap_or(0);
-            let nr_zero = u32::from(page.kind == Kind::Zero);
-            assert!(!page.is_locked, "page {pfn:#x} was left locked");
-            assert!(page.moving.is_empty(), "page {pfn:#x} was left in flight");
-            assert_eq!(page.rmap, rmap.remove(pfn).unwrap_or_default(), "{pfn:#x}");
-            assert_eq!(page.taken, nr_held + nr_zero, "references to {pfn:#x}");
-            assert!(
-                page.refs() > 0 || page.is_frame() || page.folio.is_some(),
-                "page {pfn:#x} was left unused"
-            );
-        }
-        assert!(
-            rmap.is_empty(),
-            "entries name pages that are gone: {rmap:x?}"
-        );
     }
 }
