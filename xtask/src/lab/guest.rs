@@ -49,6 +49,9 @@ pub(crate) enum Output {
     Capture,
 }
 
+/// How often the machine is booted when the emulator fails.
+const BOOTS: u32 = 3;
+
 /// A machine and what it runs. All fields have defaults but the command.
 #[derive(Clone, Debug)]
 pub(crate) struct Guest {
@@ -121,6 +124,22 @@ impl Guest {
         if self.command.is_empty() {
             bail!("the lab needs a command to run");
         }
+        for _attempt in 1..BOOTS {
+            let (outcome, is_emulator_fault) = self.boot()?;
+            if !is_emulator_fault {
+                return Ok(outcome);
+            }
+            eprintln!(
+                "lab: the emulator failed before any of our code ran, booting again; see {}",
+                outcome.kernel_log.display()
+            );
+        }
+        Ok(self.boot()?.0)
+    }
+
+    /// One boot: its outcome, and whether that is the emulator's fault, see
+    /// [`Ended::is_emulator_fault`].
+    fn boot(&self) -> Result<(Outcome, bool)> {
         let release = setup::kernel_release()?;
         let memory = Memory::with(self.memory_mib << 20, &self.spm, self.numa)?;
         let directory = run_directory()?;
@@ -179,13 +198,14 @@ impl Guest {
             qemu_log: read_lossy(&qemu_log),
         };
         let (status, complaints) = ended.judge();
-        Ok(Outcome {
+        let outcome = Outcome {
             status,
             complaints,
             kernel_log,
             stdout: stdout.bytes,
             stderr: stderr.bytes,
-        })
+        };
+        Ok((outcome, ended.is_emulator_fault()))
     }
 
     fn forward(
