@@ -82,10 +82,12 @@ fn read(tree: &impl Tree, name: String) -> Result<DaxDevice> {
         .unwrap_or_default();
     let mut ranges = Vec::new();
     let attributes = tree.names(&path).unwrap_or_default();
-    for mapping in attributes
-        .iter()
-        .filter(|attribute| attribute.starts_with("mapping"))
-    {
+    // Beside them stands the attribute `mapping`, which makes new ones.
+    let is_mapping = |name: &&String| {
+        let number = name.strip_prefix("mapping").unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    for mapping in attributes.iter().filter(is_mapping) {
         let start = read_number(tree, &format!("{path}/{mapping}/start"))?;
         let last = read_number(tree, &format!("{path}/{mapping}/end"))?;
         ranges.push(PhysRange::new(start, last.saturating_add(1))?);

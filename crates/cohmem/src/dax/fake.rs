@@ -64,6 +64,7 @@ impl FakeMachine {
                 &format!("{device}/mapping0/end"),
                 &format!("{:#x}\n", start + 2 * BLOCK - 1),
             );
+            machine.put(&format!("{device}/mapping"), "");
             symlink(
                 format!("../../../devices/platform/hmem.{number}/dax{number}.0"),
                 machine.path(&format!("/sys/bus/dax/devices/dax{number}.0")),
