@@ -20,7 +20,8 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
-    clippy::float_arithmetic
+    clippy::float_arithmetic,
+    clippy::large_stack_frames
 )]
 
 mod classify;

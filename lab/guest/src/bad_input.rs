@@ -200,7 +200,8 @@ fn addresses_and_flags_of_migrate() {
     );
     assert_eq!(
         refused(args::Migrate {
-            start: 0x7FFF_FFFF_F000,
+            // Above both the four-level and the five-level address space.
+            start: 0x00FF_FFFF_FFFF_F000,
             ..good
         }),
         libc::ERANGE

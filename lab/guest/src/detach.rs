@@ -200,7 +200,7 @@ fn with_too_little_system_memory() {
     let memory = Memory::filled(256 << 20, |index| index as u64);
     device.take_all(&memory);
     let hog_bytes = (meminfo("MemAvailable") - (160 << 20)) & !((2 << 20) - 1);
-    let hog = Memory::huge(usize::try_from(hog_bytes).expect("fits"));
+    let hog = Memory::hog(usize::try_from(hog_bytes).expect("fits"));
     let start = Instant::now();
     let emptied = device.try_detach(5000);
     assert_eq!(emptied.errno, libc::ENOMEM, "{emptied:?}");

@@ -121,6 +121,17 @@ impl Device {
         }
     }
 
+    /// The device of this number, which was attached before.
+    pub(crate) fn open_attached(number: u32, range: Range<u64>) -> Self {
+        let file = open(&format!("/dev/cohmem{number}"));
+        Self {
+            number,
+            range,
+            file,
+            is_attached: true,
+        }
+    }
+
     pub(crate) fn info(&self) -> args::Info {
         let mut info = args::Info::default();
         command(&self.file, ioctl::INFO, &mut info).expect("info");

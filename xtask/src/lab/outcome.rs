@@ -20,6 +20,11 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// The command succeeded, and nothing complained.
+    pub(crate) fn is_success(&self) -> bool {
+        self.exit_code() == 0
+    }
+
     /// Exit status for the whole run: 0 only if the command succeeded and nothing complained.
     pub(crate) fn exit_code(&self) -> u8 {
         match (self.complaints.first(), self.status) {

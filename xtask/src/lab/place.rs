@@ -1,31 +1,14 @@
 //! Where the lab's files are.
 
 use std::{
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use anyhow::{Context as _, Result};
 
-/// Root of the source tree.
-pub(crate) fn repository() -> Result<PathBuf> {
-    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
-    Ok(xtask
-        .parent()
-        .context("xtask lies in no directory")?
-        .to_owned())
-}
-
-/// Where cargo puts what it builds.
-pub(crate) fn target() -> Result<PathBuf> {
-    match env::var_os("CARGO_TARGET_DIR") {
-        Some(directory) => {
-            std::path::absolute(directory).context("CARGO_TARGET_DIR is no usable path")
-        }
-        None => Ok(repository()?.join("target")),
-    }
-}
+pub(super) use crate::place::{repository, target};
 
 /// The lab's own files below the target directory.
 pub(super) fn lab_directory() -> Result<PathBuf> {

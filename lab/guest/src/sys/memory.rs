@@ -50,6 +50,16 @@ impl Memory {
         memory
     }
 
+    /// Huge pages that use up memory: only one word of each page is written.
+    pub(crate) fn hog(len: usize) -> Self {
+        let memory = Self::map(len, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1);
+        memory.advise(libc::MADV_HUGEPAGE).expect("MADV_HUGEPAGE");
+        for page in 0..len / PAGE {
+            memory.page_word(page).store(page as u64, Relaxed);
+        }
+        memory
+    }
+
     /// Anonymous memory that is filled by `value_of(word index)`.
     pub(crate) fn filled(len: usize, value_of: impl Fn(usize) -> u64) -> Self {
         let memory = Self::anonymous(len);
@@ -148,7 +158,6 @@ impl Memory {
         }
     }
 
-    /// Touches every page by reading it.
     pub(crate) fn advise(&self, advice: i32) -> Result<(), Error> {
         self.advise_part(0, self.len, advice)
     }
@@ -157,15 +166,21 @@ impl Memory {
         assert!(offset + len <= self.len);
         // SAFETY: the range is ours; advice that drops content is what the test asks for, and words are
         // read as atomics only.
-        let result = unsafe { libc::madvise(self.base.as_ptr().add(offset).cast(), len, advice) };
+        let result =
+            unsafe { libc::madvise(self.base.as_ptr().wrapping_add(offset).cast(), len, advice) };
         check(i64::from(result)).map(drop)
     }
 
     pub(crate) fn protect(&self, offset: usize, len: usize, protection: i32) {
         assert!(offset + len <= self.len);
         // SAFETY: the range is ours, and the test touches it only as the protection allows.
-        let result =
-            unsafe { libc::mprotect(self.base.as_ptr().add(offset).cast(), len, protection) };
+        let result = unsafe {
+            libc::mprotect(
+                self.base.as_ptr().wrapping_add(offset).cast(),
+                len,
+                protection,
+            )
+        };
         check(i64::from(result)).expect("mprotect");
     }
 
@@ -181,7 +196,7 @@ impl Memory {
     pub(crate) fn unmap(&self, offset: usize, len: usize) {
         assert!(offset + len <= self.len);
         // SAFETY: the range is ours, and by this function's contract no longer touched.
-        let result = unsafe { libc::munmap(self.base.as_ptr().add(offset).cast(), len) };
+        let result = unsafe { libc::munmap(self.base.as_ptr().wrapping_add(offset).cast(), len) };
         check(i64::from(result)).expect("munmap");
     }
 

@@ -1,0 +1,64 @@
+//! `cargo xtask JOB`: the one entry point for every job of the tree.
+//!
+//! Each job is one module; this file parses the command line and dispatches.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod kmod;
+mod lab;
+mod lints;
+mod mutants;
+mod place;
+mod setup;
+mod test;
+mod tour;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Every job of the cohmem tree")]
+struct Cli {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Run every check of the tree, as CI does
+    Test(test::Args),
+    /// Show the main job: live programs' memory moves to a device and home, in the lab
+    Tour(tour::Args),
+    /// Boot the lab's virtual machine and run a command in it
+    Lab(lab::Args),
+    /// Build the kernel module against the installed kernel headers
+    Kmod(kmod::Args),
+    /// Measure beside the peers
+    Bench(bench::Args),
+    /// Check formatting, clippy and the house rules
+    Lints(lints::Args),
+    /// Plant small faults and see that the tests notice
+    Mutants(mutants::Args),
+    /// Install the Debian packages that the other jobs need (they do so themselves, too)
+    Setup(setup::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().job {
+        Job::Test(args) => test::run(&args),
+        Job::Tour(args) => tour::run(&args),
+        Job::Lab(args) => lab::run(&args),
+        Job::Kmod(args) => kmod::run(&args),
+        Job::Bench(args) => bench::run(&args),
+        Job::Lints(args) => lints::run(&args),
+        Job::Mutants(args) => mutants::run(&args),
+        Job::Setup(args) => setup::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `cargo xtask mutants`: small faults, one for each guard and each point of the contract, and the test
+//! that must notice each.
+//!
+//! A mutant is applied to a copy of the tree, the copy is built (a mutant that does not compile proves
+//! nothing and fails the job), and its test is run, which must fail. CI runs the part marked so.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::place::{TREE_VARIABLE, repository, target};
+
+mod list;
+
+/// Arguments of `cargo xtask mutants`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only the part that CI runs
+    #[arg(long)]
+    ci: bool,
+    /// Only mutants whose name contains this
+    filter: Option<String>,
+    /// Print the list and stop
+    #[arg(long)]
+    list: bool,
+}
+
+/// A fault, and the test that must notice it.
+struct Mutant {
+    name: &'static str,
+    /// The guard or the point of the contract that it takes out.
+    guards: &'static str,
+    file: &'static str,
+    /// Text that occurs once in the file, and what it becomes.
+    change: (&'static str, &'static str),
+    test: Test,
+    is_in_ci: bool,
+}
+
+/// A test that must fail.
+enum Test {
+    /// A host test of a package: test target, and a part of the test's name.
+    Host {
+        package: &'static str,
+        target: &'static str,
+        name: &'static str,
+    },
+    /// A guest test of the stage, by name.
+    Guest {
+        stage: &'static str,
+        name: &'static str,
+    },
+}
+
+/// Runs the job.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let filter = args.filter.as_deref().unwrap_or_default();
+    let mutants: Vec<_> = list::MUTANTS
+        .iter()
+        .filter(|mutant| (mutant.is_in_ci || !args.ci) && mutant.name.contains(filter))
+        .collect();
+    if args.list {
+        for mutant in &mutants {
+            println!("{:<40} {}", mutant.name, mutant.guards);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    run_all(&mutants)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the fixed part.
+pub(crate) fn check() -> Result<()> {
+    run_all(
+        &list::MUTANTS
+            .iter()
+            .filter(|mutant| mutant.is_in_ci)
+            .collect::<Vec<_>>(),
+    )
+}
+
+fn run_all(mutants: &[&Mutant]) -> Result<()> {
+    let mut survivors = Vec::new();
+    for mutant in mutants {
+        let start = Instant::now();
+        let verdict = mutant
+            .run()
+            .with_context(|| format!("the mutant {}", mutant.name))?;
+        println!(
+            "{:<9} {:<40} {} ({} s)",
+            if verdict.is_caught {
+                "caught"
+            } else {
+                "SURVIVED"
+            },
+            mutant.name,
+            mutant.guards,
+            start.elapsed().as_secs()
+        );
+        if !verdict.is_caught {
+            survivors.push(mutant.name);
+        }
+    }
+    println!(
+        "mutants: {} passed, {} failed",
+        mutants.len() - survivors.len(),
+        survivors.len()
+    );
+    if !survivors.is_empty() {
+        bail!("no test noticed {}", survivors.join(", "));
+    }
+    Ok(())
+}
+
+struct Verdict {
+    is_caught: bool,
+}
+
+impl Mutant {
+    fn run(&self) -> Result<Verdict> {
+        let tree = copy_tree()?;
+        let path = tree.join(self.file);
+        let text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", self.file))?;
+        let (from, to) = self.change;
+        let nr_found = text.matches(from).count();
+        if nr_found != 1 {
+            bail!(
+                "its text occurs {nr_found} times in {}, must be once",
+                self.file
+            );
+        }
+        fs::write(&path, text.replacen(from, to, 1))?;
+        let (build, test) = match self.test {
+            Test::Host {
+                package,
+                target,
+                name,
+            } => (
+                vec!["test", "--no-run", "--package", package, "--test", target],
+                vec!["test", "--package", package, "--test", target, name],
+            ),
+            Test::Guest { stage, name } => {
+                let build = if stage == "hooks" {
+                    vec!["kmod", "--hooks"]
+                } else {
+                    vec!["kmod"]
+                };
+                (build, vec!["test", stage, "--filter", name])
+            }
+        };
+        let is_host = matches!(self.test, Test::Host { .. });
+        let (built, output) = self.call(&tree, is_host, &build)?;
+        if !built {
+            bail!("it does not build:\n{output}");
+        }
+        let (passed, output) = self.call(&tree, is_host, &test)?;
+        let has_run = is_host && output.contains("running 1 test") || !is_host;
+        if !passed && !has_run && is_host {
+            // More than one test may carry the name; one that failed is what counts.
+            return Ok(Verdict {
+                is_caught: output.contains("FAILED"),
+            });
+        }
+        Ok(Verdict { is_caught: !passed })
+    }
+
+    /// Runs cargo or this program in the copy; whether it succeeded, and what it printed.
+    fn call(&self, tree: &Path, is_host: bool, arguments: &[&str]) -> Result<(bool, String)> {
+        let program = if is_host {
+            PathBuf::from(env!("CARGO"))
+        } else {
+            std::env::current_exe()?
+        };
+        let output = Command::new(program)
+            .args(arguments)
+            .current_dir(tree)
+            .env(TREE_VARIABLE, tree)
+            .env("CARGO_TARGET_DIR", target()?.join("mutants/target"))
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| arguments.join(" "))?;
+        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.push_str(&String::from_utf8_lossy(&output.stderr));
+        Ok((output.status.success(), text))
+    }
+}
+
+/// A fresh copy of the files under version control; unchanged files keep their times, so that builds
+/// stay incremental.
+fn copy_tree() -> Result<PathBuf> {
+    let tree = target()?.join("mutants/tree");
+    let list = Command::new("git")
+        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
+        .current_dir(repository()?)
+        .output()
+        .context("git ls-files")?;
+    if !list.status.success() {
+        bail!("git ls-files: {}", list.status);
+    }
+    for name in String::from_utf8(list.stdout)?.lines() {
+        let (from, to) = (repository()?.join(name), tree.join(name));
+        let content = match fs::read(&from) {
+            Ok(content) => content,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error).with_context(|| format!("cannot read {name}")),
+        };
+        if fs::read(&to).is_ok_and(|old| old == content) {
+            continue;
+        }
+        if let Some(directory) = to.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(&to, content)?;
+    }
+    Ok(tree)
+}

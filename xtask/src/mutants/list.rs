@@ -1,0 +1,5 @@
+//! The mutants.
+
+use super::{Mutant, Test};
+
+pub(super) const MUTANTS: &[Mutant] = &[];

@@ -1,0 +1,187 @@
+//! `cargo xtask test`: every check of the tree, in stages; what CI runs.
+//!
+//! A stage that fails does not keep the later ones from running. The job ends with a line a stage, with
+//! its seconds, and fails if one failed. Naming stages runs only those.
+
+use std::{
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+
+use crate::{
+    bench,
+    kmod::{self, Variant},
+    lab::{self, Guest, ModuleLoad},
+    lints, mutants,
+    place::{cargo, repository, target},
+    setup::{self, Group},
+    tour,
+};
+
+/// Arguments of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Stages to run; all by default
+    #[arg(value_enum)]
+    stages: Vec<Stage>,
+    /// Only guest tests whose name contains this
+    #[arg(long, value_name = "NAME", requires = "stages")]
+    filter: Option<String>,
+}
+
+/// A part of the tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// Formatting, clippy, the house rules
+    Lints,
+    /// Unit, model and host tests
+    Host,
+    /// The frame allocator under loom
+    Loom,
+    /// The module builds, and its object passes the checks
+    Kmod,
+    /// The lab notices planted bugs
+    Lab,
+    /// The driver's tests on the stock kernel
+    Guest,
+    /// Poison: its own machine, since what it poisons stays claimed
+    Poison,
+    /// Races that the test build of the module forces open
+    Hooks,
+    /// The tour, small
+    Tour,
+    /// The benchmark, small: for its output and its content check
+    Bench,
+    /// The fixed part of the mutants
+    Mutants,
+}
+
+/// Runs the job.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let stages = if args.stages.is_empty() {
+        Stage::value_variants()
+    } else {
+        &args.stages[..]
+    };
+    let mut results = Vec::new();
+    for &stage in stages {
+        println!("== {stage:?}");
+        let start = Instant::now();
+        let result = stage.run(args.filter.as_deref());
+        if let Err(error) = &result {
+            eprintln!("== {stage:?} failed: {error:#}");
+        }
+        results.push((stage, start.elapsed(), result.is_ok()));
+    }
+    println!("== stages");
+    for (stage, elapsed, is_ok) in &results {
+        let verdict = if *is_ok { "ok" } else { "FAILED" };
+        println!(
+            "{:<10} {:>5} s  {verdict}",
+            format!("{stage:?}").to_lowercase(),
+            elapsed.as_secs()
+        );
+    }
+    let nr_failed = results.iter().filter(|(_, _, is_ok)| !is_ok).count();
+    println!(
+        "stages: {} passed, {nr_failed} failed",
+        results.len() - nr_failed
+    );
+    Ok(if nr_failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Stage {
+    fn run(self, filter: Option<&str>) -> Result<()> {
+        match self {
+            Self::Lints => lints::check(),
+            Self::Host => host(),
+            Self::Loom => loom(),
+            Self::Kmod => kmod::build(Variant::Shipped).map(drop),
+            Self::Lab => lab::self_check(),
+            Self::Guest => {
+                let skipped = ["--skip", "poison::", "--skip", "hooks::"];
+                let filter: Vec<_> = filter.into_iter().chain(skipped).collect();
+                guest_tests(Variant::Shipped, &filter, Duration::from_secs(1200))
+            }
+            Self::Poison => {
+                let filter = filter.unwrap_or("poison::");
+                guest_tests(Variant::Shipped, &[filter], Duration::from_secs(200))
+            }
+            Self::Hooks => {
+                let filter = filter.unwrap_or("hooks::");
+                guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
+            }
+            Self::Tour => tour::check(),
+            Self::Bench => bench::check(),
+            Self::Mutants => mutants::check(),
+        }
+    }
+}
+
+/// The tests that need no guest.
+fn host() -> Result<()> {
+    setup::ensure(Group::Build)?;
+    cargo(&["test", "--workspace", "--quiet"])
+}
+
+fn loom() -> Result<()> {
+    let directory = target()?.join("loom");
+    let status = Command::new(env!("CARGO"))
+        .args([
+            "test",
+            "--quiet",
+            "--release",
+            "--package",
+            "cohmem-frames",
+            "--lib",
+            "--test",
+            "loom",
+        ])
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("LOOM_MAX_PREEMPTIONS", "2")
+        .env("CARGO_TARGET_DIR", directory)
+        .current_dir(repository()?)
+        .status()
+        .context("cargo test")?;
+    if !status.success() {
+        bail!("the loom tests: {status}");
+    }
+    Ok(())
+}
+
+/// Boots the lab and runs the guest tests that `filter` names.
+fn guest_tests(variant: Variant, filter: &[&str], timeout: Duration) -> Result<()> {
+    setup::ensure(Group::Guest)?;
+    setup::ensure(Group::Programs)?;
+    cargo(&[
+        "build",
+        "--quiet",
+        "--package",
+        "cohmem-lab-guest",
+        "--package",
+        "cohmem-cli",
+    ])?;
+    let module = kmod::build(variant)?;
+    let program = target()?.join("debug/guest-tests");
+    let mut command = vec![program.display().to_string()];
+    command.extend(filter.iter().map(|&word| word.to_owned()));
+    let guest = Guest {
+        modules: vec![ModuleLoad::file(module)],
+        command,
+        timeout,
+        ..Guest::default()
+    };
+    let outcome = guest.run()?;
+    lab::tell(&outcome);
+    if !outcome.is_success() {
+        bail!("the guest's tests: exit status {}", outcome.exit_code());
+    }
+    Ok(())
+}
