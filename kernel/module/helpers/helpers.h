@@ -124,6 +124,9 @@ unsigned int cohmem_next_online_cpu(int cpu);
 unsigned int cohmem_nr_cpus(void);
 long cohmem_call_on_cpu(int cpu, long (*call)(void *), void *arg);
 
+/* power.c: what a notifier returns */
+int cohmem_notify_error(int error);
+
 /* chardev.c: device numbers, errors as pointers */
 unsigned int cohmem_minor(const struct inode *inode);
 unsigned int cohmem_device_minor(const struct device *device);

@@ -60,15 +60,14 @@ impl Compiler {
         let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
         let source = library.join("core/src/lib.rs");
         let mut flags = flags(kernel);
-        // Panic locations and layouts in the object don't depend on where the tree lies.
-        flags.push(format!("--remap-path-prefix={}/=", tree.root.display()));
+        // Panic locations don't depend on where sources lie.
         flags.push(format!("--remap-path-prefix={}=/rust", library.display()));
         let key = Key::new("core")
             .text(&version)
             .texts(&flags)
             .metadata(&source)?;
         let core = tree.out.join(format!("core-{}", key.finish()));
-        let compiler = Self {
+        let mut compiler = Self {
             flags,
             core,
             version,
@@ -89,6 +88,9 @@ impl Compiler {
             output_of(command.arg("-o").arg(&output).arg(&source)).map(drop)
         })?;
         compiler.compile_builtins()?;
+        // Not a flag of `core`, which any source tree can use.
+        let remap = format!("--remap-path-prefix={}/=", tree.root.display());
+        compiler.flags.push(remap);
         Ok(compiler)
     }
 

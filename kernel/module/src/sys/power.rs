@@ -51,7 +51,8 @@ extern "C" fn notify(
     const RESTORED: c_ulong = bindings::PM_POST_HIBERNATION as c_ulong;
     match event {
         HIBERNATION => match entry::with_driver(|driver| driver.prepare_hibernation()) {
-            Some(Err(_)) => bindings::NOTIFY_BAD as c_int,
+            // SAFETY: pure arithmetic.
+            Some(Err(errno)) => unsafe { bindings::cohmem_notify_error(errno.to_result()) },
             _ => bindings::NOTIFY_OK as c_int,
         },
         RESTORED => {
