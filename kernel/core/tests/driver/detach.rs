@@ -78,6 +78,15 @@ fn all_content_goes_home_and_the_range_is_free() {
 }
 
 #[test]
+fn runs_of_frames_over_the_end_of_a_chunk_are_taken_home() {
+    let (rig, id, pid) = on_device(1100);
+    rig.host.unmap(pid, BASE..BASE + 3);
+    assert_eq!(rig.evict(id).unwrap().nr_evicted, 1097);
+    rig.host.assert_all(pid, BASE + 3..BASE + 1100, 10);
+    rig.assert_sound();
+}
+
+#[test]
 fn frames_that_fork_and_mremap_moved_are_found() {
     let (rig, id, parent) = on_device(20);
     let child = rig.host.fork(parent);
@@ -354,7 +363,8 @@ fn an_eviction_keeps_the_device() {
     let (rig, id, pid) = on_device(600);
     assert_eq!(rig.evict(id).unwrap().nr_evicted, 600);
     assert_eq!(rig.state(id), State::Online);
-    assert_eq!(rig.info(id).nr_allocated, 0);
+    let info = rig.info(id);
+    assert_eq!((info.nr_allocated, info.moved_out), (0, 600));
     assert_eq!(rig.to_device(id, pid, BASE..BASE + 600).nr_moved, 600);
     rig.host.assert_all(pid, BASE..BASE + 600, 7);
     rig.assert_sound();

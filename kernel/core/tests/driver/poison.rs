@@ -54,6 +54,19 @@ fn a_frame_that_failed_in_use_sends_its_owners_sigbus_and_nobody_else() {
 }
 
 #[test]
+fn a_frame_that_the_kernel_itself_marked_is_not_handed_out_again() {
+    let (rig, id, pid) = on_device(1);
+    let pfn = rig.host.pfn(pid, BASE);
+    rig.host.change_page(pfn, |page| page.is_poisoned = true);
+    rig.host.exit(pid);
+    let info = rig.info(id);
+    assert_eq!((info.nr_poisoned, info.nr_free), (1, 511));
+    let other = rig.spawn(512);
+    assert_eq!(rig.fill(id, other, BASE..BASE + 512).nr_filled, 511);
+    rig.assert_sound();
+}
+
+#[test]
 fn a_frame_that_failed_while_held_is_withdrawn_when_let_go() {
     let (rig, id, pid) = on_device(1);
     let pfn = rig.host.pfn(pid, BASE);
