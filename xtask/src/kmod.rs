@@ -23,14 +23,14 @@ mod step;
 
 use std::{
     fs::{self, File},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     time::Instant,
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::setup;
+use crate::{place, setup};
 
 /// Arguments of `cargo xtask kmod`.
 #[derive(clap::Args)]
@@ -138,18 +138,9 @@ struct Tree {
 
 impl Tree {
     fn new() -> Result<Self> {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let root = manifest
-            .parent()
-            .context("xtask lies in no workspace")?
-            .to_path_buf();
-        let target = match std::env::var_os("CARGO_TARGET_DIR") {
-            Some(directory) => std::path::absolute(directory)?,
-            None => root.join("target"),
-        };
         Ok(Self {
-            root,
-            out: target.join("kmod"),
+            root: place::repository()?,
+            out: place::target()?.join("kmod"),
         })
     }
 

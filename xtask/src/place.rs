@@ -24,10 +24,9 @@ pub(crate) fn repository() -> Result<PathBuf> {
 
 /// Cargo's target directory.
 pub(crate) fn target() -> Result<PathBuf> {
-    let repository = repository()?;
     Ok(match std::env::var_os("CARGO_TARGET_DIR") {
-        Some(directory) => repository.join(directory),
-        None => repository.join("target"),
+        Some(directory) => std::path::absolute(directory).context("CARGO_TARGET_DIR")?,
+        None => repository()?.join("target"),
     })
 }
 
