@@ -274,7 +274,9 @@ enum cohmem_direction {
  *	the kernel checked the right to see that process when it was opened
  * @pad: (reserved)
  * @reasons_ptr: (in) array of one byte a page, 0 for a page that moved, else its
- *	enum cohmem_reason; or 0. It must not lie in the range itself.
+ *	enum cohmem_reason; or 0. It must not lie in the range itself. It is checked by
+ *	zeroing it before anything moves; if it goes away after that, the command ends
+ *	with EFAULT and pages that moved have moved.
  * @next: (out) first address not looked at; @start + @length when all was
  * @nr_moved: (out) pages moved
  * @nr_filled: (out) holes filled, not part of @nr_moved
@@ -343,7 +345,7 @@ enum cohmem_tier {
  * @reserved: (reserved)
  *
  * Nothing is faulted in, moved or changed. The errors are those of MIGRATE that
- * concern the same fields.
+ * concern the same fields, and EBUSY: the page tables changed at each of several looks.
  */
 struct cohmem_query {
 	__u64 start;

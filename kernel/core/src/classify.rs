@@ -59,6 +59,8 @@ pub(crate) fn vma_reason(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Absent,
+    /// The shared zero page: read, never written.
+    Zero,
     Forbidden,
     /// System memory.
     System {
@@ -86,7 +88,7 @@ pub(crate) fn place<H: Host>(
         Mapping::Present { pfn, is_huge } => match device_of(pfn) {
             Some((number, facts)) => Place::Device { number, facts },
             None => match host.system_page(pfn) {
-                Some(facts) if facts.is_zero => Place::Absent,
+                Some(facts) if facts.is_zero => Place::Zero,
                 Some(facts) => Place::System { facts, is_huge },
                 None => Place::Foreign,
             },
@@ -103,6 +105,8 @@ pub(crate) fn verdict<H: Host>(
 ) -> Verdict {
     match (place, request.direction) {
         (Place::Absent, _) => Verdict::Absent,
+        (Place::Zero, _) if request.fills_holes => Verdict::Absent,
+        (Place::Zero, _) => Verdict::Stay(Reason::Untouched),
         (Place::Forbidden, _) => Verdict::Stay(Reason::NoPermission),
         (Place::Foreign, _) => Verdict::Stay(Reason::OtherDevice),
         (Place::System { .. }, Direction::ToSystem) => Verdict::Stay(Reason::AlreadyThere),

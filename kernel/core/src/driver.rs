@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Time that hibernation leaves for taking all pages home.
-const HIBERNATION_TIMEOUT_MS: u64 = 30_000;
+const HIBERNATION_TIMEOUT_MS: u64 = 10_000;
 
 /// What a device number stands for.
 #[derive(Debug)]
