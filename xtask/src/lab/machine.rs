@@ -114,7 +114,9 @@ pub(super) fn qemu_arguments(
 ) -> Vec<OsString> {
     let mut arguments = Vec::new();
     let mut add = |words: &str| arguments.extend(words.split_whitespace().map(OsString::from));
-    add("-no-user-config -nodefaults -display none -no-reboot -machine q35 -cpu max");
+    // Without erms and fsrm the kernel copies and clears pages by words: the emulator runs `rep movsb`
+    // and `rep stosb` byte by byte.
+    add("-no-user-config -nodefaults -display none -no-reboot -machine q35 -cpu max,-erms,-fsrm");
     // Never KVM, even where there is a /dev/kvm: inside another virtual machine it may exist and
     // still run no kernel, and a test must be the same machine everywhere.
     add("-accel tcg,thread=multi,tb-size=512");
