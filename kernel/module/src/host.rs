@@ -10,13 +10,15 @@ use cohmem_kcore::{
 };
 
 use crate::sys::{
-    batch::{Arrays, Batch},
+    arrays::Arrays,
+    batch::Batch,
     chardev,
-    memory::{self, Buffer, Shared, Stock, Words},
+    memory::{Buffer, Shared, Words},
     page::Page,
     pagemap::Chunk,
     process::{self, Mm},
     range::{self, Claim},
+    stock::{self, Stock},
     sync::{self, RwLock},
 };
 
@@ -87,15 +89,15 @@ impl Host for Kernel {
     }
 
     fn available_pages(&self) -> u64 {
-        memory::available_pages()
+        stock::available_pages()
     }
 
     fn free_swap_pages(&self) -> u64 {
-        memory::free_swap_pages()
+        stock::free_swap_pages()
     }
 
     fn total_pages(&self) -> u64 {
-        memory::total_pages()
+        stock::total_pages()
     }
 
     fn user_end(&self) -> u64 {
@@ -107,7 +109,7 @@ impl Host for Kernel {
     }
 
     fn moves_partly_mapped_folios(&self) -> bool {
-        memory::moves_partly_mapped_folios()
+        stock::moves_partly_mapped_folios()
     }
 
     fn is_privileged(&self, privilege: Privilege) -> bool {

@@ -3,6 +3,7 @@
 //!
 //! Files mirror `helpers/*.c`. Each type owns one kernel object and undoes on drop what made it.
 
+pub(crate) mod arrays;
 pub(crate) mod batch;
 pub(crate) mod chardev;
 pub(crate) mod entry;
@@ -12,6 +13,7 @@ pub(crate) mod pagemap;
 pub(crate) mod power;
 pub(crate) mod process;
 pub(crate) mod range;
+pub(crate) mod stock;
 pub(crate) mod sync;
 pub(crate) mod sysfs;
 pub(crate) mod vma;

@@ -10,32 +10,17 @@ use core::{
 use cohmem_frames::FrameIndex;
 use cohmem_kcore::{
     Errno,
-    host::{self, Pfn, Select, Source, Span, Unreadable, WINDOW_PAGES},
+    host::{self, Pfn, Select, Source, Span, Unreadable},
 };
 
 use super::{
+    arrays::{Arrays, entry_of, is_moving, page_of},
     check, complain, debug_by_name,
-    memory::{Buffer, Stock},
     page::Page,
     pagemap::Chunk,
+    stock::Stock,
 };
 use crate::host::Kernel;
-
-/// The arrays of one batch.
-pub(crate) struct Arrays {
-    source: Buffer<c_ulong>,
-    target: Buffer<c_ulong>,
-}
-
-impl Arrays {
-    /// Arrays for [`WINDOW_PAGES`] pages. May sleep.
-    pub(crate) fn new() -> Result<Self, Errno> {
-        Ok(Self {
-            source: Buffer::new(WINDOW_PAGES, 0)?,
-            target: Buffer::new(WINDOW_PAGES, 0)?,
-        })
-    }
-}
 
 /// How the pages were collected, which decides how they are committed.
 enum Collected {
@@ -341,25 +326,6 @@ impl Drop for Batch<'_> {
     }
 }
 
-/// The page of an entry.
-fn page_of(entry: c_ulong) -> Option<Page> {
-    // SAFETY: the entry was made by the kernel or by `entry_of`; the function only computes.
-    NonNull::new(unsafe { bindings::cohmem_migrate_pfn_to_page(entry) }).map(Page::new)
-}
-
-/// The entry of a page.
-fn entry_of(page: Page) -> c_ulong {
-    // SAFETY: pure arithmetic.
-    unsafe { bindings::cohmem_migrate_pfn(page.pfn().0) }
-}
-
-/// The kernel will move, or has moved, what the entry stands for.
-fn is_moving(entry: c_ulong) -> bool {
-    // SAFETY: pure arithmetic.
-    unsafe { bindings::cohmem_migrate_is_moving(entry) }
-}
-
 debug_by_name! {
-    [] Arrays, "Arrays";
     [] Batch<'_>, "Batch";
 }

@@ -19,7 +19,8 @@ use cohmem_kcore::{
 use cohmem_uapi::MAX_DEVICES;
 
 use super::{
-    batch::{Arrays, Batch},
+    arrays::Arrays,
+    batch::Batch,
     check_pointer, complain, debug_by_name,
     memory::{KernelBox, Shared},
     page::{PAGE_BYTES, Page},

@@ -13,7 +13,8 @@ use cohmem_kcore::{
 };
 
 use super::{
-    batch::{Arrays, Batch},
+    arrays::Arrays,
+    batch::Batch,
     check,
     page::PAGE_BYTES,
 };
