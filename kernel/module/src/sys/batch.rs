@@ -55,7 +55,7 @@ impl<'b> Batch<'b> {
     ///
     /// # Safety
     ///
-    /// `span` lies in `area` and is not empty and no longer than [`WINDOW_PAGES`]; the address space
+    /// `span` lies in `area` and is not empty and no longer than [`host::WINDOW_PAGES`]; the address space
     /// of `area` is locked for reading by this thread for `'b`.
     pub(super) unsafe fn of_area(
         area: NonNull<bindings::vm_area_struct>,
@@ -231,7 +231,7 @@ impl host::Batch<Kernel> for Batch<'_> {
             unsafe { target.copy_from_device(source) }?;
         } else {
             // SAFETY: as above.
-            unsafe { target.copy_from_system(source) };
+            unsafe { target.copy_from_system(source) }?;
         }
         #[cfg(hooks)]
         crate::hooks::copied(source);

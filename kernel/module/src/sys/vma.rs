@@ -12,12 +12,7 @@ use cohmem_kcore::{
     host::{LockedSpace, Mapping, Pfn, Select, Span, Vma, WINDOW_PAGES},
 };
 
-use super::{
-    arrays::Arrays,
-    batch::Batch,
-    check,
-    page::PAGE_BYTES,
-};
+use super::{arrays::Arrays, batch::Batch, check, page::PAGE_BYTES};
 use crate::host::Kernel;
 
 /// Entries that one walk of the page tables fills: they live on the stack.
