@@ -30,44 +30,22 @@ void *cohmem_page_address(struct page *page)
 	return page_address(page);
 }
 
-bool cohmem_page_is_zero(struct page *page)
+/* All tests at once: one call a page, and no decision. */
+void cohmem_page_facts(struct page *page, struct cohmem_page_facts *facts)
 {
-	return is_zero_pfn(page_to_pfn(page));
-}
+	struct folio *folio = page_folio(page);
 
-bool cohmem_page_is_anonymous(struct page *page)
-{
-	return folio_test_anon(page_folio(page));
-}
-
-bool cohmem_page_is_ksm(struct page *page)
-{
-	return folio_test_ksm(page_folio(page));
-}
-
-bool cohmem_page_is_large(struct page *page)
-{
-	return folio_test_large(page_folio(page));
-}
-
-bool cohmem_page_is_locked(struct page *page)
-{
-	return folio_test_locked(page_folio(page));
-}
-
-bool cohmem_page_is_on_lru(struct page *page)
-{
-	return folio_test_lru(page_folio(page));
-}
-
-bool cohmem_page_is_in_swapcache(struct page *page)
-{
-	return folio_test_swapcache(page_folio(page));
-}
-
-bool cohmem_page_is_pinned(struct page *page)
-{
-	return folio_maybe_dma_pinned(page_folio(page));
+	facts->is_zero = is_zero_pfn(page_to_pfn(page));
+	facts->is_anonymous = folio_test_anon(folio);
+	facts->is_ksm = folio_test_ksm(folio);
+	facts->is_large = folio_test_large(folio);
+	facts->is_locked = folio_test_locked(folio);
+	facts->is_on_lru = folio_test_lru(folio);
+	facts->is_in_swapcache = folio_test_swapcache(folio);
+	facts->is_pinned = folio_maybe_dma_pinned(folio);
+	facts->is_poisoned = PageHWPoison(page);
+	facts->refs = folio_ref_count(folio);
+	facts->maps = folio_mapcount(folio);
 }
 
 bool cohmem_page_is_poisoned(struct page *page)
@@ -78,16 +56,6 @@ bool cohmem_page_is_poisoned(struct page *page)
 bool cohmem_page_is_mlocked(struct page *page)
 {
 	return folio_test_mlocked(page_folio(page));
-}
-
-int cohmem_page_refs(struct page *page)
-{
-	return folio_ref_count(page_folio(page));
-}
-
-int cohmem_page_maps(struct page *page)
-{
-	return folio_mapcount(page_folio(page));
 }
 
 bool cohmem_page_try_lock(struct page *page)
@@ -105,9 +73,10 @@ void cohmem_page_clear(struct page *page)
 	clear_highpage(page);
 }
 
-void cohmem_page_copy(struct page *to, struct page *from)
+/* Not 0: the content is lost, and the kernel was told. */
+int cohmem_page_copy(struct page *to, struct page *from)
 {
-	copy_highpage(to, from);
+	return copy_mc_highpage(to, from);
 }
 
 void cohmem_page_set_poisoned(struct page *page)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! One physical page of the kernel's.
 
-use core::ptr::NonNull;
+use core::{mem::MaybeUninit, ptr::NonNull};
 
 use cohmem_kcore::host::{PageFacts, Pfn, Unreadable};
 
@@ -45,27 +45,24 @@ impl Page {
 
     /// What the kernel says of it now; advisory unless it is locked.
     pub(crate) fn facts(self) -> PageFacts {
-        let page = self.as_ptr();
-        /// Calls a test of the page.
-        macro_rules! ask {
-            ($test:ident) => {
-                // SAFETY: the struct page exists by the type invariants; the test only reads it, and
-                // a stale answer is allowed.
-                unsafe { bindings::$test(page) }
-            };
-        }
+        let mut facts = MaybeUninit::uninit();
+        // SAFETY: the struct page exists by the type invariants; the function only reads it, and a stale
+        // answer is allowed.
+        unsafe { bindings::cohmem_page_facts(self.as_ptr(), facts.as_mut_ptr()) };
+        // SAFETY: the function filled every member.
+        let facts = unsafe { facts.assume_init() };
         PageFacts {
-            is_zero: ask!(cohmem_page_is_zero),
-            is_anonymous: ask!(cohmem_page_is_anonymous),
-            is_ksm: ask!(cohmem_page_is_ksm),
-            is_large: ask!(cohmem_page_is_large),
-            is_locked: ask!(cohmem_page_is_locked),
-            is_on_lru: ask!(cohmem_page_is_on_lru),
-            is_in_swapcache: ask!(cohmem_page_is_in_swapcache),
-            is_pinned: ask!(cohmem_page_is_pinned),
-            is_poisoned: ask!(cohmem_page_is_poisoned),
-            refs: u32::try_from(ask!(cohmem_page_refs)).unwrap_or(0),
-            maps: u32::try_from(ask!(cohmem_page_maps)).unwrap_or(0),
+            is_zero: facts.is_zero,
+            is_anonymous: facts.is_anonymous,
+            is_ksm: facts.is_ksm,
+            is_large: facts.is_large,
+            is_locked: facts.is_locked,
+            is_on_lru: facts.is_on_lru,
+            is_in_swapcache: facts.is_in_swapcache,
+            is_pinned: facts.is_pinned,
+            is_poisoned: facts.is_poisoned,
+            refs: u32::try_from(facts.refs).unwrap_or(0),
+            maps: u32::try_from(facts.maps).unwrap_or(0),
         }
     }
 
@@ -124,17 +121,20 @@ impl Page {
         unsafe { bindings::cohmem_put_page(self.as_ptr()) };
     }
 
-    /// Copies system memory, whose loss would stop the kernel anywhere.
+    /// Copies system memory; survives the loss of its content where the processor can, and lets the
+    /// kernel handle the lost page then.
     ///
     /// # Safety
     ///
     /// Nobody else reads or writes `to`, and the caller owns references to both.
-    pub(crate) unsafe fn copy_from_system(self, from: Self) {
+    pub(crate) unsafe fn copy_from_system(self, from: Self) -> Result<(), Unreadable> {
         // SAFETY: both pages exist and are mapped by the kernel; `self` is the caller's alone.
-        unsafe { bindings::cohmem_page_copy(self.as_ptr(), from.as_ptr()) };
+        let lost = unsafe { bindings::cohmem_page_copy(self.as_ptr(), from.as_ptr()) };
+        if lost == 0 { Ok(()) } else { Err(Unreadable) }
     }
 
-    /// Copies device memory; survives the loss of its content where the processor can.
+    /// Copies device memory; survives the loss of its content where the processor can. The caller reports
+    /// the loss to the ledger.
     ///
     /// # Safety
     ///
