@@ -12,6 +12,7 @@ mod interrupt;
 mod output;
 mod progress;
 mod stuck;
+mod tour;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ enum Command {
     Evict(cmd::evict::Evict),
     Run(cmd::run::Run),
     Doctor(cmd::doctor::Doctor),
+    Tour(tour::Tour),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Command::Evict(command) => command.run(&mut out),
         Command::Run(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
+        Command::Tour(command) => command.run(&mut out),
     };
     report(result)
 }
@@ -91,6 +94,7 @@ mod tests {
             "run -- true",
             "run --device 1 --interval 50ms -- program --json -x",
             "doctor --json",
+            "tour --backend driver --size 64M",
         ] {
             let words = ["cohmem"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {

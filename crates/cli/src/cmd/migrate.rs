@@ -107,8 +107,10 @@ impl Migrate {
         };
         let interrupt = Interrupt::install()?;
         let mut total = Total::default();
-        for device in &devices {
-            // What stays for one device may be on the next: the last look counts.
+        for device in self.taking_part(&devices, &process, &ranges)? {
+            // What stays for one device may be on the next, and what has moved home is there for
+            // the next: the last look counts.
+            let home_already = total.migrated.moved;
             total.migrated.stayed = ReasonCounts::default();
             total.migrated.total = 0;
             if self.dry_run {
@@ -116,6 +118,8 @@ impl Migrate {
             } else {
                 self.migrate(device, &process, &ranges, &interrupt, &mut total)?;
             }
+            let there = &mut total.migrated.stayed;
+            *there = without(there, Reason::AlreadyThere, home_already);
         }
         self.tell(out, &total)
     }
@@ -137,6 +141,36 @@ impl Migrate {
                 }
             }
         }
+    }
+
+    /// Of several devices, those that have a page of the ranges; at least one.
+    fn taking_part<'a>(
+        &self,
+        devices: &'a [Device],
+        process: &Process,
+        ranges: &[AddrRange],
+    ) -> Result<Vec<&'a Device>> {
+        let mut chosen = Vec::new();
+        for device in devices {
+            let mut has_pages = devices.len() == 1;
+            for &range in ranges {
+                if has_pages {
+                    break;
+                }
+                match device.query_counts(range, Target::Process(process)) {
+                    Ok(counts) => has_pages = counts.nr_here() > 0,
+                    Err(error) if error.kind() == ErrorKind::NotMapped && self.range.is_none() => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            if has_pages {
+                chosen.push(device);
+            }
+        }
+        if chosen.is_empty() {
+            chosen.extend(devices.first());
+        }
+        Ok(chosen)
     }
 
     const fn direction(&self) -> Direction {
@@ -285,6 +319,22 @@ pub(crate) fn movable_ranges(process: &Process, executable: bool) -> Result<Vec<
         .collect())
 }
 
+/// `counts` with `pages` fewer that stayed for `reason`.
+fn without(counts: &ReasonCounts, reason: Reason, pages: u64) -> ReasonCounts {
+    let mut rest = ReasonCounts::default();
+    for (other, count) in counts.iter() {
+        rest.add(
+            other,
+            if other == reason {
+                count.saturating_sub(pages)
+            } else {
+                count
+            },
+        );
+    }
+    rest
+}
+
 /// Pages that stayed although they could be expected to move.
 pub(crate) fn disappointing(stayed: &ReasonCounts) -> u64 {
     let expected = [
@@ -338,6 +388,19 @@ mod tests {
         }
         assert_eq!(disappointing(&stayed), Reason::ALL.len() as u64 - 6);
         assert_eq!(disappointing(&ReasonCounts::default()), 0);
+    }
+
+    #[test]
+    fn pages_that_came_home_before_are_not_counted_twice() {
+        let mut stayed = ReasonCounts::default();
+        stayed.add(Reason::AlreadyThere, 5);
+        stayed.add(Reason::Pinned, 2);
+        let rest = without(&stayed, Reason::AlreadyThere, 3);
+        assert_eq!(
+            (rest.get(Reason::AlreadyThere), rest.get(Reason::Pinned)),
+            (2, 2)
+        );
+        assert_eq!(without(&stayed, Reason::Pinned, 9).get(Reason::Pinned), 0);
     }
 
     #[test]
