@@ -40,7 +40,10 @@ macro_rules! structure {
     }};
 }
 
-#[expect(clippy::large_stack_frames, reason = "a test's list, with one temporary a field")]
+#[expect(
+    clippy::large_stack_frames,
+    reason = "a test's list, with one temporary a field"
+)]
 fn crate_structures(values: &mut Values) {
     type Counts32 = [u32; NR_REASONS];
     type Counts64 = [u64; NR_REASONS];
