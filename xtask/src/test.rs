@@ -51,6 +51,8 @@ enum Stage {
     Poison,
     /// Races that the test build of the module forces open
     Hooks,
+    /// Taking memory over from the kernel's dax drivers, and giving it back
+    Dax,
     /// The tour, small
     Tour,
     /// The benchmark, small: for its output and its content check
@@ -118,6 +120,7 @@ impl Stage {
                 let filter = filter.unwrap_or("hooks::");
                 guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
             }
+            Self::Dax => dax(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),
@@ -152,6 +155,35 @@ fn loom() -> Result<()> {
         .context("cargo test")?;
     if !status.success() {
         bail!("the loom tests: {status}");
+    }
+    Ok(())
+}
+
+/// Takes memory over in both states that a machine may be in.
+fn dax() -> Result<()> {
+    setup::ensure(Group::Guest)?;
+    cargo(&["build", "--quiet", "--package", "cohmem-cli"])?;
+    let script = repository()?.join("lab/takeover.sh").display().to_string();
+    for driver in ["device_dax", "kmem"] {
+        let modules = vec![
+            ModuleLoad::stock("dax_hmem"),
+            ModuleLoad::stock(driver),
+            ModuleLoad::file(kmod::build(Variant::Shipped)?),
+        ];
+        let guest = Guest {
+            modules,
+            command: vec![script.clone(), driver.to_owned()],
+            timeout: Duration::from_secs(120),
+            ..Guest::default()
+        };
+        let outcome = guest.run()?;
+        lab::tell(&outcome);
+        if !outcome.is_success() {
+            bail!(
+                "taking over from {driver}: exit status {}",
+                outcome.exit_code()
+            );
+        }
     }
     Ok(())
 }

@@ -35,8 +35,8 @@ use crate::{
 };
 
 /// What keeps soft-reserved memory from becoming System RAM for good.
-pub const ADVICE: &str = "put `options dax_hmem region_idle=1` into /etc/modprobe.d/cohmem.conf \
-    (or boot with memhp_default_state=offline), run update-initramfs -u, and reboot";
+pub const ADVICE: &str = "put `blacklist kmem` into /etc/modprobe.d/cohmem.conf (the tree's packaging/modprobe.d \
+    has that file), run update-initramfs -u, and reboot";
 
 /// What to attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
