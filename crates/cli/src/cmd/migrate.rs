@@ -1,18 +1,20 @@
 //! `cohmem migrate`: the memory of a live process moves.
 
-use std::{ops::ControlFlow, str::FromStr};
+mod answer;
+
+use std::{fmt, ops::ControlFlow, str::FromStr};
 
 use clap::Args;
 use cohmem::{
-    AddrRange, ByteCount, Device, Direction, ErrorKind, FRAME_BYTES, MigrateOptions, Migrated,
-    Process, Reason, ReasonCounts, Target, Tier, VmaKind, discover,
+    AddrRange, Device, Direction, ErrorKind, FRAME_BYTES, MigrateOptions, Migrated, Process,
+    Reason, ReasonCounts, Target, Tier, VmaKind, discover,
 };
-use serde::Serialize;
 
+use self::answer::Answer;
 use crate::{
     exit::{CliError, Exit, Result},
     interrupt::Interrupt,
-    output::{Output, Table},
+    output::Output,
     progress,
 };
 
@@ -52,6 +54,15 @@ enum Destination {
     System,
 }
 
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(number) => write!(f, "cohmem{number}"),
+            Self::System => f.write_str("system"),
+        }
+    }
+}
+
 impl FromStr for Destination {
     type Err = String;
 
@@ -69,34 +80,6 @@ impl FromStr for Destination {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Row {
-    schema: &'static str,
-    pid: u32,
-    to: String,
-    dry_run: bool,
-    done: bool,
-    bytes_total: u64,
-    bytes_moved: u64,
-    bytes_filled: u64,
-    stayed: Vec<ReasonRow>,
-}
-
-#[derive(Debug, Serialize)]
-struct ReasonRow {
-    reason: &'static str,
-    text: &'static str,
-    pages: u64,
-    bytes: u64,
-}
-
-/// What a whole migration, over several ranges, did.
-#[derive(Debug, Default)]
-struct Total {
-    migrated: Migrated,
-    is_cut_short: bool,
-}
-
 impl Migrate {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
         let devices = self.devices()?;
@@ -106,22 +89,28 @@ impl Migrate {
             None => movable_ranges(&process, self.exec)?,
         };
         let interrupt = Interrupt::install()?;
-        let mut total = Total::default();
+        let mut answer = Answer {
+            pid: self.pid,
+            to: self.to.to_string(),
+            dry_run: self.dry_run,
+            migrated: Migrated::default(),
+            is_cut_short: false,
+        };
         for device in self.taking_part(&devices, &process, &ranges)? {
             // What stays for one device may be on the next, and what has moved home is there for
             // the next: the last look counts.
-            let home_already = total.migrated.moved;
-            total.migrated.stayed = ReasonCounts::default();
-            total.migrated.total = 0;
+            let home_already = answer.migrated.moved;
+            answer.migrated.stayed = ReasonCounts::default();
+            answer.migrated.total = 0;
             if self.dry_run {
-                self.look(device, &process, &ranges, &mut total)?;
+                self.look(device, &process, &ranges, &mut answer)?;
             } else {
-                self.migrate(device, &process, &ranges, &interrupt, &mut total)?;
+                self.migrate(device, &process, &ranges, &interrupt, &mut answer)?;
             }
-            let there = &mut total.migrated.stayed;
+            let there = &mut answer.migrated.stayed;
             *there = without(there, Reason::AlreadyThere, home_already);
         }
-        self.tell(out, &total)
+        answer.tell(out)
     }
 
     /// The devices that take part: to go home, those that exist.
@@ -186,7 +175,7 @@ impl Migrate {
         process: &Process,
         ranges: &[AddrRange],
         interrupt: &Interrupt,
-        total: &mut Total,
+        answer: &mut Answer,
     ) -> Result<()> {
         let bytes = ranges.iter().map(|range| range.length().get()).sum();
         let bar = progress::bytes("migrating", bytes);
@@ -208,14 +197,14 @@ impl Migrate {
                 }
             });
             match result {
-                Ok(part) => total.migrated.merge(&part),
+                Ok(part) => answer.migrated.merge(&part),
                 // It was unmapped since the list of mappings was read.
                 Err(error) if error.kind() == ErrorKind::NotMapped && self.range.is_none() => {}
                 Err(error) => return Err(error.into()),
             }
             done += range.length().get();
             if interrupt.is_set() {
-                total.is_cut_short = true;
+                answer.is_cut_short = true;
                 break;
             }
         }
@@ -228,7 +217,7 @@ impl Migrate {
         device: &Device,
         process: &Process,
         ranges: &[AddrRange],
-        total: &mut Total,
+        answer: &mut Answer,
     ) -> Result<()> {
         for &range in ranges {
             let map = match device.query_reasons(range, Target::Process(process)) {
@@ -238,7 +227,7 @@ impl Migrate {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let migrated = &mut total.migrated;
+            let migrated = &mut answer.migrated;
             migrated.total += range.nr_pages();
             for entry in map.entries() {
                 let is_here = entry.device() == Some(device.number());
@@ -260,47 +249,6 @@ impl Migrate {
             }
         }
         Ok(())
-    }
-
-    fn tell(&self, out: &mut Output, total: &Total) -> Result<Exit> {
-        let migrated = &total.migrated;
-        let is_done = !total.is_cut_short && disappointing(&migrated.stayed) == 0;
-        let to = match self.to {
-            Destination::Device(number) => format!("cohmem{number}"),
-            Destination::System => "system".to_owned(),
-        };
-        if out.is_json() {
-            let stayed = migrated.stayed.iter().map(|(reason, pages)| ReasonRow {
-                reason: reason.name(),
-                text: reason.text(),
-                pages,
-                bytes: ByteCount::of_frames(pages).get(),
-            });
-            out.json(&[Row {
-                schema: "cohmem.migrate/1",
-                pid: self.pid,
-                to,
-                dry_run: self.dry_run,
-                done: is_done,
-                bytes_total: ByteCount::of_frames(migrated.total).get(),
-                bytes_moved: ByteCount::of_frames(migrated.moved).get(),
-                bytes_filled: ByteCount::of_frames(migrated.filled).get(),
-                stayed: stayed.collect(),
-            }])?;
-        } else {
-            let would = if self.dry_run { "would move" } else { "moved" };
-            out.line(&format!(
-                "{would} {} of {} to {to}, filled {}",
-                ByteCount::of_frames(migrated.moved),
-                ByteCount::of_frames(migrated.total),
-                ByteCount::of_frames(migrated.filled)
-            ))?;
-            print_reasons(out, migrated)?;
-            if total.is_cut_short {
-                out.line("a signal ended it early; what has moved stays where it is")?;
-            }
-        }
-        Ok(if is_done { Exit::Done } else { Exit::Partly })
     }
 }
 
@@ -335,37 +283,6 @@ fn without(counts: &ReasonCounts, reason: Reason, pages: u64) -> ReasonCounts {
     rest
 }
 
-/// Pages that stayed although they could be expected to move.
-pub(crate) fn disappointing(stayed: &ReasonCounts) -> u64 {
-    let expected = [
-        Reason::AlreadyThere,
-        Reason::Untouched,
-        Reason::File,
-        Reason::Special,
-        Reason::Unmapped,
-        Reason::Executable,
-    ];
-    let expected: u64 = expected.iter().map(|&reason| stayed.get(reason)).sum();
-    stayed.total().saturating_sub(expected)
-}
-
-fn print_reasons(out: &mut Output, migrated: &Migrated) -> Result<()> {
-    if migrated.stayed.total() == 0 {
-        return Ok(());
-    }
-    let mut table = Table::new(&["stayed", ">pages", ">share", "since"]);
-    for (reason, pages) in migrated.stayed.iter() {
-        let permille = pages.saturating_mul(1000) / migrated.total.max(1);
-        table.row(vec![
-            reason.name().to_owned(),
-            pages.to_string(),
-            format!("{}.{} %", permille / 10, permille % 10),
-            reason.text().to_owned(),
-        ]);
-    }
-    out.table(&table)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -381,16 +298,6 @@ mod tests {
     }
 
     #[test]
-    fn only_pages_that_could_move_disappoint() {
-        let mut stayed = ReasonCounts::default();
-        for &reason in Reason::ALL {
-            stayed.add(reason, 1);
-        }
-        assert_eq!(disappointing(&stayed), Reason::ALL.len() as u64 - 6);
-        assert_eq!(disappointing(&ReasonCounts::default()), 0);
-    }
-
-    #[test]
     fn pages_that_came_home_before_are_not_counted_twice() {
         let mut stayed = ReasonCounts::default();
         stayed.add(Reason::AlreadyThere, 5);
@@ -401,33 +308,5 @@ mod tests {
             (2, 2)
         );
         assert_eq!(without(&stayed, Reason::Pinned, 9).get(Reason::Pinned), 0);
-    }
-
-    #[test]
-    fn the_answer_has_the_published_fields() {
-        let row = Row {
-            schema: "cohmem.migrate/1",
-            pid: 7,
-            to: "cohmem0".to_owned(),
-            dry_run: false,
-            done: true,
-            bytes_total: 8192,
-            bytes_moved: 4096,
-            bytes_filled: 0,
-            stayed: vec![ReasonRow {
-                reason: "untouched",
-                text: "t",
-                pages: 1,
-                bytes: 4096,
-            }],
-        };
-        assert_eq!(
-            serde_json::to_string(&row).unwrap(),
-            concat!(
-                r#"{"schema":"cohmem.migrate/1","pid":7,"to":"cohmem0","dry_run":false,"#,
-                r#""done":true,"bytes_total":8192,"bytes_moved":4096,"bytes_filled":0,"#,
-                r#""stayed":[{"reason":"untouched","text":"t","pages":1,"bytes":4096}]}"#
-            )
-        );
     }
 }
