@@ -63,6 +63,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         .iter()
         .filter(|mutant| (mutant.is_in_ci || !args.ci) && mutant.name.contains(filter))
         .collect();
+    if mutants.is_empty() {
+        bail!("no mutant's name contains {filter}");
+    }
     if args.list {
         for mutant in &mutants {
             println!("{:<40} {}", mutant.name, mutant.guards);

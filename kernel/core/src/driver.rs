@@ -10,7 +10,7 @@ use crate::{
     Errno,
     device::{Attribute, Device, DeviceId},
     drain::Eviction,
-    host::{Host, Mapping, Pfn, Privilege, SleepLock, WINDOW_PAGES},
+    host::{Host, Mapping, PageFacts, Pfn, Privilege, SleepLock, WINDOW_PAGES},
     migrate::Migration,
     query::Query,
     request::{self, AttachRequest, EvictRequest, MigrateRequest, QueryRequest},
@@ -73,6 +73,24 @@ impl<H: Host> Table<H> {
     /// Pages may move to `device`.
     pub(crate) fn is_open(&self, device: &Device<H>) -> bool {
         !self.is_closed && device.state() == State::Online
+    }
+
+    /// Number of the device that holds a page, and what the kernel says of the page.
+    ///
+    /// Most pages that are looked at are on `own` already; of those nothing more is asked unless
+    /// `asks_own`.
+    pub(crate) fn resident(
+        &self,
+        pfn: Pfn,
+        own: &Device<H>,
+        asks_own: bool,
+    ) -> Option<(u32, PageFacts)> {
+        let (device, frame) = match own.frame_of(pfn) {
+            Some(_frame) if !asks_own => return Some((own.id.number, PageFacts::default())),
+            Some(frame) => (own, frame),
+            None => self.frame_of(pfn)?,
+        };
+        Some((device.id.number, device.facts(frame)))
     }
 
     /// The device and frame behind a physical page.

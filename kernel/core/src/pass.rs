@@ -119,6 +119,7 @@ impl<H: Host> WindowWork<'_, H> {
         let mut origins = Origins::default();
         let nr_pages = self.nr_pages();
         let absent = self.absent_verdict();
+        let goes_home = self.request.direction == Direction::ToSystem;
         let Scratch {
             mappings,
             verdicts,
@@ -131,8 +132,7 @@ impl<H: Host> WindowWork<'_, H> {
             .zip(fates.iter_mut());
         for ((&mapping, verdict), fate) in pages.take(nr_pages) {
             let place = classify::place(self.host, mapping, |pfn| {
-                let (device, frame) = self.table.frame_of(pfn)?;
-                Some((device.id.number, device.facts(frame)))
+                self.table.resident(pfn, self.device, goes_home)
             });
             *verdict = classify::verdict(self.host, place, self.request, self.device.id.number);
             if *verdict == Verdict::Absent {

@@ -115,10 +115,8 @@ impl<H: Host> Query<'_, H> {
             reasons_ptr: 0,
         };
         for (&mapping, entry) in mappings.iter().zip(self.entries.iter_mut()) {
-            let place = classify::place(self.host, mapping, |pfn| {
-                let (holder, frame) = table.frame_of(pfn)?;
-                Some((holder.id.number, holder.facts(frame)))
-            });
+            let place =
+                classify::place(self.host, mapping, |pfn| table.resident(pfn, device, false));
             let reason = if self.request.wants_reasons {
                 vma_reason.or(
                     match classify::verdict(self.host, place, &asked, device.id.number) {

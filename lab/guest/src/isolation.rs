@@ -9,7 +9,13 @@ use crate::{
     driver::Device,
     holders::{SlowDisk, run},
     lifecycle::wait_until,
-    sys::{aio::Queue, io::PagePipe, memory::Memory, process::Child, uring::Ring},
+    sys::{
+        aio::Queue,
+        io::PagePipe,
+        memory::{Memory, meminfo},
+        process::Child,
+        uring::Ring,
+    },
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -18,6 +24,10 @@ pub(crate) const TESTS: &[Test] = &[
         nothing_else_lands_on_the_device,
     ),
     ("a_new_owner_sees_zeros", a_new_owner_sees_zeros),
+    (
+        "a_frame_costs_less_than_80_bytes",
+        a_frame_costs_less_than_80_bytes,
+    ),
     (
         "pages_leave_before_a_long_pin",
         pages_leave_before_a_long_pin,
@@ -67,6 +77,22 @@ fn a_new_owner_sees_zeros() {
     });
     assert_eq!(child.join(), crate::sys::process::Ended::Status(0));
     assert_eq!(device.allocated(), 0);
+}
+
+fn a_frame_costs_less_than_80_bytes() {
+    const LIMIT: u64 = 80;
+    drop(Device::attach(0));
+    let costs = (0..5).map(|_try| {
+        let before = meminfo("MemFree");
+        let device = Device::attach(0);
+        before.saturating_sub(meminfo("MemFree")) / device.info().nr_frames
+    });
+    // Other work of the guest takes and gives memory meanwhile.
+    let cost = costs.min().expect("five tries");
+    assert!(
+        (56..=LIMIT).contains(&cost),
+        "a frame costs {cost} bytes of system memory, a struct page alone 64"
+    );
 }
 
 fn pages_leave_before_a_long_pin() {
