@@ -260,13 +260,12 @@ mod tests {
             .spawn()
             .unwrap();
         let shell_pid = shell.id();
-        let found = loop {
-            let found = descendants(std::process::id());
-            if found.contains(&shell_pid) && descendants(shell_pid).len() == 1 {
-                break found;
-            }
+        // The shell takes a moment to start its child.
+        while descendants(shell_pid).is_empty() {
             std::thread::yield_now();
-        };
+        }
+        let found = descendants(std::process::id());
+        assert!(found.contains(&shell_pid));
         let sleep = descendants(shell_pid);
         assert!(found.is_superset(&sleep));
         for pid in sleep {

@@ -2,6 +2,8 @@
 
 use cohmem::{Control, Device, ErrorKind, discover, is_driver_loaded};
 
+use rustix::process::geteuid;
+
 use super::{Check, machine::Machine};
 
 pub(super) fn checks(machine: &Machine) -> Vec<Check> {
@@ -17,9 +19,10 @@ pub(super) fn checks(machine: &Machine) -> Vec<Check> {
 
 fn control() -> Check {
     match Control::open() {
-        Ok(_) => Check::ok(
+        Ok(_) if geteuid().is_root() => Check::ok("control", "this user can attach and detach"),
+        Ok(_) => Check::warn(
             "control",
-            "/dev/cohmem can be opened: devices can be attached",
+            "only root (CAP_SYS_ADMIN) can attach, detach and evict",
         ),
         Err(error) if error.kind() == ErrorKind::Unsupported => {
             Check::fail("control", error.to_string())
