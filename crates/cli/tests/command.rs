@@ -184,19 +184,26 @@ fn the_help_names_every_command() {
     assert!(help.contains("3 not possible on this machine"));
 }
 
+/// All files of a directory and of those in it.
+fn text_below(directory: &Path) -> String {
+    let entries = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .map(|path| {
+            if path.is_dir() {
+                text_below(&path)
+            } else {
+                fs::read_to_string(&path).unwrap()
+            }
+        })
+        .collect()
+}
+
 #[test]
 fn every_schema_is_named_once() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cmd");
-    let mut files: Vec<_> = fs::read_dir(&directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.push(directory.join("doctor/mod.rs"));
-    let sources: String = files
-        .iter()
-        .filter(|path| path.is_file())
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
+    let sources = text_below(&directory);
     for command in ["list", "attach", "detach", "evict", "migrate", "doctor"] {
         assert!(
             sources.contains(&format!("\"cohmem.{command}/1\"")),

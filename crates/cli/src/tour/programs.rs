@@ -6,6 +6,7 @@ use std::{
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -41,7 +42,9 @@ pub(super) struct Workplace(PathBuf);
 
 impl Workplace {
     pub(super) fn new() -> Result<Self, Trouble> {
-        let path = env::temp_dir().join(format!("cohmem-tour-{}", std::process::id()));
+        static NR_MADE: AtomicU32 = AtomicU32::new(0);
+        let nr = NR_MADE.fetch_add(1, Relaxed);
+        let path = env::temp_dir().join(format!("cohmem-tour-{}-{nr}", std::process::id()));
         // It must be new: nobody else has put anything there.
         DirBuilder::new()
             .mode(0o700)
