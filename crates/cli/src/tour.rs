@@ -87,6 +87,11 @@ impl Tour {
         let ended = stop
             .listen()
             .and_then(|()| steps::run(self, &voice, &stop, &mut report));
+        // What fails after that fails because of it.
+        let ended = ended.map_err(|trouble| match stop.is_set() {
+            true => Trouble::Interrupted,
+            false => trouble,
+        });
         if out.is_json() {
             // What was found before trouble came is as true as after a whole tour.
             out.json(report.objects())?;

@@ -1,7 +1,7 @@
 //! The device of the tour: soft-reserved memory that is attached for it and given back.
 
 use std::{
-    thread,
+    fmt, thread,
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,7 @@ pub(super) struct Attachment {
     state: State,
     origin: Origin,
     /// How long attaching took; nothing for a device of the user's.
-    pub(super) took: Option<Duration>,
+    took: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,6 +226,34 @@ impl Attachment {
             (State::Detached, _) => {}
         }
         self.restore().map(|_done| ())
+    }
+}
+
+/// What is attached, and how it came to be.
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let length = self.range.length();
+        write!(
+            f,
+            "{} ({length}, {} frames of 4 KiB)",
+            self.range,
+            length.frames()
+        )?;
+        match (&self.origin, self.took) {
+            (Origin::User, _) => f.write_str(", found attached"),
+            (Origin::Tour(taken), took) => {
+                if let Some(took) = took {
+                    write!(f, ", attached in {:.2} s", took.as_secs_f64())?;
+                }
+                taken.taken().try_for_each(|(device, driver, nr_blocks)| {
+                    write!(f, ", taken from {device} ({driver}")?;
+                    if nr_blocks > 0 {
+                        write!(f, ", {nr_blocks} memory blocks taken offline")?;
+                    }
+                    f.write_str(")")
+                })
+            }
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -43,31 +44,31 @@ pub(super) struct Census {
 /// Times to count again while frames are on their way back to the device.
 const TRIES: u32 = 10;
 
+/// A program to count for, with its children.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Root {
+    pub(super) name: &'static str,
+    /// Number of its first process.
+    pub(super) pid: u32,
+}
+
 impl Census {
-    /// Counts. `programs` are names with the number of the first process.
+    /// Counts.
     ///
     /// Where frames are handed out that nobody maps it counts again a little later: a frame that
     /// was just freed may wait in a list of the kernel's for a moment.
-    pub(super) fn take(
-        device: &Device,
-        programs: &[(&str, u32)],
-        stop: &Stop,
-    ) -> Result<Self, Trouble> {
+    pub(super) fn take(device: &Device, roots: &[Root], stop: &Stop) -> Result<Self, Trouble> {
         let range = device.query_status()?.range;
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut is_steady = true;
-            let census = Self::count(range, programs, stop, |phase| {
-                let allocated = device.query_status()?.nr_allocated;
-                is_steady = phase.is_none_or(|before| before == allocated);
-                Ok(allocated)
-            })?;
-            let is_settled = is_steady && census.allocated == census.mapped;
+            let (census, allocated_after) = Self::count(range, Some(device), roots, stop)?;
+            let is_settled =
+                census.allocated == allocated_after && census.allocated == census.mapped;
             if is_settled || !census.others.is_empty() || tries == TRIES {
                 return Ok(census);
             }
-            std::thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
             stop.check()?;
         }
     }
@@ -75,57 +76,57 @@ impl Census {
     /// Counts after the device is gone: nothing is handed out, and nobody may map its range.
     pub(super) fn take_without_device(
         range: PhysRange,
-        programs: &[(&str, u32)],
+        roots: &[Root],
         stop: &Stop,
     ) -> Result<Self, Trouble> {
-        Self::count(range, programs, stop, |_| Ok(0))
+        Ok(Self::count(range, None, roots, stop)?.0)
     }
 
-    /// `allocated_fn` is asked before, with `None`, and after, with its first answer.
+    /// Counts once; also how many frames are handed out at the end of the count.
     fn count(
         range: PhysRange,
-        programs: &[(&str, u32)],
+        device: Option<&Device>,
+        roots: &[Root],
         stop: &Stop,
-        mut allocated_fn: impl FnMut(Option<u64>) -> Result<u64, Trouble>,
-    ) -> Result<Self, Trouble> {
-        let frames: Vec<u64> = (range.start()..range.end())
-            .step_by(usize::try_from(FRAME_BYTES).unwrap_or(usize::MAX))
-            .collect();
+    ) -> Result<(Self, u64), Trouble> {
+        let allocated = || match device {
+            Some(device) => device.query_status().map(|status| status.nr_allocated),
+            None => Ok(0),
+        };
+        let step = usize::try_from(FRAME_BYTES).unwrap_or(usize::MAX);
+        let frames: Vec<u64> = (range.start()..range.end()).step_by(step).collect();
         let mut families = Vec::new();
-        for &(name, root) in programs {
-            families.push(Family {
-                name,
-                root,
-                pids: family(root)?,
-            });
+        for &root in roots {
+            let pids = family(root.pid)?;
+            families.push(Family { root, pids });
         }
-        let pids: Vec<u32> = families
-            .iter()
-            .flat_map(|family| &family.pids)
-            .copied()
-            .collect();
+        let pids = families.iter().flat_map(|family| &family.pids);
+        let pids: Vec<u32> = pids.copied().collect();
+
         let started = Instant::now();
         let still = Stopped::new(&pids, stop)?;
-        let allocated = allocated_fn(None)?;
+        let allocated_before = allocated()?;
         let held = cohmem::holders(&frames)?;
-        allocated_fn(Some(allocated))?;
+        let allocated_after = allocated()?;
         drop(still);
         let still_for = started.elapsed();
+
         let maps = held.by_frame.iter().flat_map(|(&frame, holders)| {
             holders
                 .iter()
                 .map(move |holder| (frame, holder.pid, holder.name.as_str()))
         });
         let tally = Tally::of(&maps.collect::<Vec<_>>(), &families);
-        Ok(Self {
-            allocated,
+        let census = Self {
+            allocated: allocated_before,
             mapped: tally.mapped,
             programs: tally.programs,
             others: tally.others,
             nr_others: count_processes()?.saturating_sub(pids.len()),
             nr_unseen: held.nr_unseen,
             still_for,
-        })
+        };
+        Ok((census, allocated_after))
     }
 
     /// Frames that are handed out and that no process maps.
@@ -139,7 +140,7 @@ impl Census {
         self.others.is_empty() && self.nr_unseen == 0 && self.allocated == self.mapped + named
     }
 
-    /// The equation, for people.
+    /// The equation, and who else holds frames, for people.
     pub(super) fn text(&self, named: u64) -> String {
         let sum: u64 = self.programs.iter().map(|share| share.frames).sum();
         let mut parts: Vec<_> = self
@@ -150,10 +151,9 @@ impl Census {
         if sum > self.mapped {
             parts.push(format!("of which {} in both", sum - self.mapped));
         }
-        let is = if self.allocated == self.mapped + named {
-            "="
-        } else {
-            "differs from"
+        let is = match self.allocated == self.mapped + named {
+            true => "=",
+            false => "differs from",
         };
         let mut text = format!(
             "allocated {} {is} mapped by {}",
@@ -163,25 +163,43 @@ impl Census {
         if named > 0 {
             text += &format!(" + {named} held by the kernel");
         }
-        if self.others.is_empty() {
-            text += &format!("; none of {} other processes holds a frame", self.nr_others);
-        }
-        for share in &self.others {
-            text += &format!(
-                "; {} (process {}) holds {}",
-                share.name, share.pid, share.frames
-            );
+        text + "; " + &self.others_text()
+    }
+
+    /// Who holds frames of a range without a device, for people.
+    pub(super) fn text_without_device(&self) -> String {
+        let ours = match self.mapped {
+            0 => "neither program holds a frame of its range".to_owned(),
+            mapped => format!("the programs hold {mapped} frames of its range"),
+        };
+        ours + "; " + &self.others_text()
+    }
+
+    fn others_text(&self) -> String {
+        let mut parts: Vec<_> = self
+            .others
+            .iter()
+            .map(|share| {
+                format!(
+                    "{} (process {}) holds {}",
+                    share.name, share.pid, share.frames
+                )
+            })
+            .collect();
+        if parts.is_empty() {
+            let nr_others = self.nr_others;
+            parts.push(format!("none of {nr_others} other processes holds a frame"));
         }
         if self.nr_unseen > 0 {
-            text += &format!("; {} processes could not be looked at", self.nr_unseen);
+            let nr_unseen = self.nr_unseen;
+            parts.push(format!("{nr_unseen} processes could not be looked at"));
         }
-        text
+        parts.join("; ")
     }
 }
 
-struct Family<'a> {
-    name: &'a str,
-    root: u32,
+struct Family {
+    root: Root,
     pids: Vec<u32>,
 }
 
@@ -193,7 +211,7 @@ struct Tally {
 
 impl Tally {
     /// Counts `maps`: a frame, the number and the name of a process that maps it.
-    fn of(maps: &[(u64, u32, &str)], families: &[Family<'_>]) -> Self {
+    fn of(maps: &[(u64, u32, &str)], families: &[Family]) -> Self {
         let mut mapped = BTreeSet::new();
         let mut by_family = vec![BTreeSet::new(); families.len()];
         let mut by_other: BTreeMap<(u32, &str), BTreeSet<u64>> = BTreeMap::new();
@@ -215,8 +233,8 @@ impl Tally {
             .iter()
             .zip(by_family)
             .map(|(family, frames)| Share {
-                name: family.name.to_owned(),
-                pid: family.root,
+                name: family.root.name.to_owned(),
+                pid: family.root.pid,
                 frames: frames.len() as u64,
             });
         let others = by_other.into_iter().map(|((pid, name), frames)| Share {
@@ -252,19 +270,12 @@ fn count_processes() -> Result<usize, Trouble> {
 mod tests {
     use super::*;
 
-    fn families() -> [Family<'static>; 2] {
-        [
-            Family {
-                name: "redis-server",
-                root: 10,
-                pids: vec![10, 11],
-            },
-            Family {
-                name: "python3",
-                root: 20,
-                pids: vec![20],
-            },
-        ]
+    fn families() -> [Family; 2] {
+        let family = |name, pids: &[u32]| Family {
+            root: Root { name, pid: pids[0] },
+            pids: pids.to_vec(),
+        };
+        [family("redis-server", &[10, 11]), family("python3", &[20])]
     }
 
     fn census(allocated: u64, maps: &[(u64, u32, &str)]) -> Census {

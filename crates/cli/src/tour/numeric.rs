@@ -118,6 +118,11 @@ impl Numeric {
         &self.program
     }
 
+    /// Fails if it has ended.
+    pub(super) fn check_running(&mut self) -> Result<(), Trouble> {
+        self.program.check_running()
+    }
+
     /// Waits until the array is filled.
     pub(super) fn wait_ready(&mut self, stop: &Stop) -> Result<(), Trouble> {
         let line = self.line(stop, Instant::now() + Duration::from_secs(180))?;
@@ -144,6 +149,12 @@ impl Numeric {
             progress.set(round + 1);
         }
         Ok(&self.rounds)
+    }
+
+    /// The rounds that have ended so far, all of them checked.
+    pub(super) fn rounds(&mut self) -> &Rounds {
+        self.take_ended();
+        &self.rounds
     }
 
     fn take_ended(&mut self) {

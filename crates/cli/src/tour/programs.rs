@@ -3,10 +3,10 @@
 use std::{
     env, fs,
     fs::{DirBuilder, File},
+    io,
     os::unix::{fs::DirBuilderExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -42,15 +42,20 @@ pub(super) struct Workplace(PathBuf);
 
 impl Workplace {
     pub(super) fn new() -> Result<Self, Trouble> {
-        static NR_MADE: AtomicU32 = AtomicU32::new(0);
-        let nr = NR_MADE.fetch_add(1, Relaxed);
-        let path = env::temp_dir().join(format!("cohmem-tour-{}-{nr}", std::process::id()));
-        // It must be new: nobody else has put anything there.
-        DirBuilder::new()
-            .mode(0o700)
-            .create(&path)
-            .map_err(Trouble::file("make", &path))?;
-        Ok(Self(path))
+        let mut number = 0;
+        loop {
+            let name = format!("cohmem-tour-{}-{number}", std::process::id());
+            let path = env::temp_dir().join(name);
+            // It must be new: nobody else has put anything there.
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // Left by a tour that was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 100 => {
+                    number += 1;
+                }
+                Err(error) => return Err(Trouble::file("make", &path)(error)),
+            }
+        }
     }
 
     pub(super) fn path(&self) -> &Path {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, Stdio},
     thread,
@@ -17,6 +18,9 @@ use super::{
 pub(super) const NR_KEYS: u64 = 8000;
 /// Bytes of each value.
 pub(super) const VALUE_BYTES: usize = 2048;
+/// Four clients set and get 2000 keys of 1 KiB without an end: so few that the server soon has all
+/// the memory that it needs for them.
+const LOAD: &str = "-c 4 -t set,get -r 2000 -d 1024 -n 20000 -l -q";
 const KEYS_A_COMMAND: u64 = 500;
 /// The known keys are in a database of their own; the load is in database 0.
 const DATABASE: &str = "1";
@@ -128,10 +132,8 @@ impl Redis {
     pub(super) fn start_load(&mut self, workplace: &Workplace) -> Result<(), Trouble> {
         let program = find("redis-benchmark")?.display().to_string();
         let socket = self.socket.display().to_string();
-        let words = [
-            &program, "-s", &socket, "-c", "4", "-t", "set,get", "-r", "8000", "-d", "1024", "-n",
-            "20000", "-l", "-q",
-        ];
+        let words = [program.as_str(), "-s", &socket].into_iter();
+        let words: Vec<_> = words.chain(LOAD.split(' ')).collect();
         self.load = Some(Program::start(
             "redis-benchmark",
             &words,
@@ -189,6 +191,8 @@ impl Redis {
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.cli);
         command.arg("-s").arg(&self.socket).args(words);
+        // Ctrl-C is for the tour.
+        command.process_group(0);
         command
     }
 }

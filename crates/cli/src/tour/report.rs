@@ -25,6 +25,15 @@ pub(super) struct Report {
     json: Vec<Value>,
 }
 
+/// Why everything went home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drain {
+    /// The device was taken away.
+    Detach,
+    /// The device stays.
+    Evict,
+}
+
 #[derive(Debug)]
 struct Row {
     program: String,
@@ -73,6 +82,10 @@ impl Report {
             done.elapsed.as_secs_f64(),
             rate(done.moved, done.elapsed)
         ));
+        if done.retried.total() > 0 {
+            voice.say("   pages that had to be tried again, and why:");
+            print_reasons(&done.retried, voice);
+        }
         self.note(
             "move",
             json!({
@@ -94,27 +107,37 @@ impl Report {
         });
     }
 
-    /// Notes the detach, and shows it.
-    pub(super) fn note_detach(&mut self, step: &str, pages: u64, elapsed: Duration, voice: &Voice) {
+    /// Notes what went home for a detach or an evict, and shows it.
+    pub(super) fn note_drain(
+        &mut self,
+        step: &str,
+        drain: Drain,
+        pages: u64,
+        elapsed: Duration,
+        voice: &Voice,
+    ) {
+        let (kind, what) = match drain {
+            Drain::Detach => ("detach", "home (detach)"),
+            Drain::Evict => ("evict", "home (evict)"),
+        };
+        let rate = rate(pages, elapsed);
+        let seconds = elapsed.as_secs_f64();
         voice.say(format!(
-            "detached: {pages} pages ({:.1} MiB) went home in {:.2} s, {:.0} MiB/s",
-            mib(pages),
-            elapsed.as_secs_f64(),
-            rate(pages, elapsed)
+            "{pages} pages ({:.1} MiB) of both went home in {seconds:.2} s, {rate:.0} MiB/s",
+            mib(pages)
         ));
         self.note(
-            "detach",
+            kind,
             json!({
                 "step": step,
                 "pages": pages,
-                "seconds": elapsed.as_secs_f64(),
-                "mib_per_second": rate(pages, elapsed),
+                "seconds": seconds,
+                "mib_per_second": rate,
             }),
         );
-        let program = "all that is left".to_owned();
         self.moves.push(Row {
-            program,
-            what: "home (detach)",
+            program: "both".to_owned(),
+            what,
             pages,
             elapsed,
         });
@@ -172,7 +195,7 @@ impl Report {
     }
 
     /// Shows the summary.
-    pub(super) fn print_table(&self, voice: &Voice) {
+    pub(super) fn print_table(&self, elapsed: Duration, voice: &Voice) {
         voice.say(format!(
             "{:<17} {:<14} {:>8} {:>8} {:>8} {:>7}",
             "program", "went", "pages", "MiB", "seconds", "MiB/s"
@@ -194,7 +217,11 @@ impl Report {
         voice.say("");
         let failed = self.failed.len();
         voice.say(match failed {
-            0 => format!("All {} checks held.", self.nr_checks),
+            0 => format!(
+                "All {} checks held, in {} s.",
+                self.nr_checks,
+                elapsed.as_secs()
+            ),
             _ => format!("{failed} of {} checks FAILED.", self.nr_checks),
         });
     }
