@@ -79,6 +79,7 @@ impl Failed {
                 Command::Attach { .. } | Command::Detach { .. } | Command::Evict { .. },
                 libc::EBUSY,
             ) => ErrorKind::Busy,
+            (Command::Attach { .. }, libc::EAGAIN) => ErrorKind::Busy,
             (Command::Migrate { .. }, libc::EAGAIN) => ErrorKind::Draining,
             (Command::Migrate { .. }, libc::EILSEQ) => ErrorKind::InvalidInput,
             (Command::Migrate { .. } | Command::Query { .. }, libc::EADDRNOTAVAIL) => {
@@ -153,6 +154,7 @@ impl Failed {
             }
             (_, libc::ESRCH) => "the process is gone".into(),
             (_, libc::ENODEV) => "the device is not attached".into(),
+            (Command::Attach { .. }, libc::EAGAIN) => "hibernation is under way".into(),
             (_, libc::EAGAIN) => "the device is being taken back".into(),
             (_, libc::ENOMEM) => "no memory for the driver's own arrays".into(),
             _ => return None,

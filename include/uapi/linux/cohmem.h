@@ -9,6 +9,7 @@
  *  - an unknown flag bit is refused with EOPNOTSUPP, an unknown command (which a
  *    structure of another size is, too) with ENOTTY;
  *  - an argument that cannot be read or written is EFAULT;
+ *  - what the kernel refuses for a reason not named here is EIO;
  *  - a command that returns an error has changed nothing, unless its text says more.
  */
 #ifndef _UAPI_LINUX_COHMEM_H
@@ -116,7 +117,8 @@ struct cohmem_version {
  * misaligned; EOVERFLOW the range wraps or ends above the processor's physical
  * addresses; EADDRINUSE it holds System RAM; EADDRNOTAVAIL the firmware did not
  * reserve all of it for special purpose; EBUSY another driver has claimed a part;
- * ENOSPC COHMEM_MAX_DEVICES are attached; ENOMEM no memory for struct pages.
+ * ENOSPC COHMEM_MAX_DEVICES are attached; ENOMEM no memory for struct pages; EAGAIN
+ * hibernation is under way.
  */
 struct cohmem_attach {
 	__u64 start;
@@ -164,6 +166,9 @@ struct cohmem_stuck {
  * When frames are left at the time limit, DETACH fails with EBUSY and the device
  * works on: pages that went home stay there, each other page is where it was, and
  * the (out) fields tell which.
+ *
+ * Pages that went home stay there also when the command ends with EINTR, or with
+ * EFAULT since @stuck_ptr cannot be written.
  *
  * Errors: EPERM; ENODEV no such device; EINTR a fatal signal; EBUSY frames are left,
  * or another DETACH or EVICT runs; ENOMEM too little system memory to take all
@@ -314,7 +319,10 @@ struct cohmem_migrate {
  * enum cohmem_tier - where a page is
  */
 enum cohmem_tier {
-	/** @COHMEM_TIER_NONE: no page: unmapped, untouched, or swapped. */
+	/**
+	 * @COHMEM_TIER_NONE: no page (unmapped, untouched, swapped), or one that is not
+	 * looked at (hugetlbfs, special mappings)
+	 */
 	COHMEM_TIER_NONE	= 0,
 	/** @COHMEM_TIER_SYSTEM: system memory. */
 	COHMEM_TIER_SYSTEM	= 1,

@@ -157,6 +157,9 @@ impl<'a, H: Host> Eviction<'a, H> {
                 self.host.write_user(address, &stuck_bytes(&stuck))?;
                 nr_listed = nr_listed.saturating_add(1);
             }
+            if self.host.is_killed() {
+                return Err(Errno::EINTR);
+            }
             self.host.relax();
         }
     }

@@ -75,6 +75,15 @@ impl<H: Host> Table<H> {
         !self.is_closed && device.state() == State::Online
     }
 
+    /// Struct pages live on a device, where a hibernation image does not hold them.
+    fn has_metadata_on_a_device(&self) -> bool {
+        self.slots.iter().any(|slot| match slot {
+            Slot::Attached(device) => device.ledger().nr_metadata() != 0,
+            Slot::Kept(info) => info.nr_metadata != 0,
+            Slot::Empty | Slot::Changing => false,
+        })
+    }
+
     /// Number of the device that holds a page, and what the kernel says of the page.
     ///
     /// Most pages that are looked at are on `own` already; of those nothing more is asked unless
@@ -208,18 +217,26 @@ impl<H: Host> Driver<H> {
             request.is_altmap,
         )?;
         let nr_frames = device.ledger().pool().nr_free();
+        let ledger = device.share_ledger();
+        // Until its node is there nobody detaches it, and no frame of it is handed out: if there cannot be
+        // a node, it goes as it came.
+        let _right = ledger.begin_eviction().ok_or(Errno::EBUSY)?;
+        device.set_state(State::Draining);
         let device = self.host.share(device)?;
         self.set_slot(id.number, Slot::Attached(device));
         if let Err(error) = self.host.publish(id.number) {
-            // Without its node nobody could open it, so no frame was handed out.
             drop(self.take_slot(id.number));
             return Err(error);
         }
+        self.set_state(id, State::Online)?;
         Ok(nr_frames)
     }
 
     fn reserve_number(&self) -> Result<u32, Errno> {
         let mut table = self.gate.write();
+        if table.is_closed {
+            return Err(Errno::EAGAIN);
+        }
         let number = (0..MAX_DEVICES)
             .find(|&number| matches!(table.slot(number), Some(Slot::Empty)))
             .ok_or(Errno::ENOSPC)?;
@@ -432,10 +449,17 @@ impl<H: Host> Driver<H> {
     ///
     /// # Errors
     ///
-    /// `EBUSY` when a page cannot go home in time, `ENOMEM`, `EINTR`; hibernation must not go on then.
+    /// `EBUSY` when a page cannot go home in time, or a device holds its own struct pages; `ENOMEM`,
+    /// `EINTR`; hibernation must not go on then.
     /// The devices are open again.
     pub fn prepare_hibernation(&self) -> Result<(), Errno> {
-        self.gate.write().is_closed = true;
+        {
+            let mut table = self.gate.write();
+            if table.has_metadata_on_a_device() {
+                return Err(Errno::EBUSY);
+            }
+            table.is_closed = true;
+        }
         let evicted = (0..MAX_DEVICES).try_for_each(|number| self.empty_device(number));
         if evicted.is_err() {
             self.finish_hibernation();

@@ -219,6 +219,9 @@ impl<H: Host> Migration<'_, H> {
             outcome.next = outcome
                 .next
                 .saturating_add((nr_pages as u64).saturating_mul(FRAME_BYTES));
+            if self.host.is_killed() {
+                return Err(Errno::EINTR);
+            }
             self.host.relax();
         }
         outcome.next = end;
@@ -233,6 +236,9 @@ impl<H: Host> Migration<'_, H> {
             let nr_pages = self.pages_left(at);
             self.write_reasons(at, zeros.get(..nr_pages).unwrap_or_default())?;
             at = at.saturating_add((nr_pages as u64).saturating_mul(FRAME_BYTES));
+            if self.host.is_killed() {
+                return Err(Errno::EINTR);
+            }
             self.host.relax();
         }
         Ok(())

@@ -85,7 +85,7 @@ impl<H: Host> Query<'_, H> {
         }
         let end = vma.span.end.min(end);
         let vma_reason = classify::vma_reason(&vma, Direction::ToDevice, false);
-        if vma.is_special || vma.is_unreadable {
+        if vma.is_special || vma.is_unreadable || vma.is_hugetlb {
             return Ok((end, vma_reason));
         }
         let window_end = at

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Macros around device numbers and error pointers. */
 #include <linux/device.h>
+#include <linux/magic.h>
 #include <linux/err.h>
 #include <linux/fs.h>
 #include <linux/kdev_t.h>
@@ -15,6 +16,11 @@ unsigned int cohmem_minor(const struct inode *inode)
 unsigned int cohmem_device_minor(const struct device *device)
 {
 	return MINOR(device->devt);
+}
+
+bool cohmem_file_is_of_procfs(struct file *file)
+{
+	return file_inode(file)->i_sb->s_magic == PROC_SUPER_MAGIC;
 }
 
 bool cohmem_file_is_readable(const struct file *file)

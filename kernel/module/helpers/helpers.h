@@ -134,6 +134,7 @@ int cohmem_notify_error(int error);
 /* chardev.c: device numbers, errors as pointers */
 unsigned int cohmem_minor(const struct inode *inode);
 unsigned int cohmem_device_minor(const struct device *device);
+bool cohmem_file_is_of_procfs(struct file *file);
 bool cohmem_file_is_readable(const struct file *file);
 u32 cohmem_device_number(u32 base, u32 minor);
 bool cohmem_is_err(const void *pointer);

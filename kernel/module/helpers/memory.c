@@ -37,7 +37,8 @@ void cohmem_put_page(struct page *page)
 
 u64 cohmem_free_swap_pages(void)
 {
-	return get_nr_swap_pages();
+	/* Negative while a partly used area is being given up (swapoff). */
+	return max(get_nr_swap_pages(), 0L);
 }
 
 u64 cohmem_total_pages(void)

@@ -51,7 +51,8 @@ bool cohmem_vma_is_readable(const struct vm_area_struct *vma)
 
 bool cohmem_vma_awaits_userfault(struct vm_area_struct *vma)
 {
-	return userfaultfd_missing(vma);
+	/* With write protection as well: a filled hole would be writable, and its writes not be told. */
+	return userfaultfd_missing(vma) || userfaultfd_wp(vma);
 }
 
 bool cohmem_vma_is_anonymous(struct vm_area_struct *vma)

@@ -45,6 +45,7 @@ fn documented_errors_map_to_kinds_and_messages() {
         (ATTACH, libc::EBUSY, K::Busy, "another driver"),
         (ATTACH, libc::ENOSPC, K::TooMany, "16 devices"),
         (ATTACH, libc::ENOMEM, K::NoMemory, "struct pages (64 bytes)"),
+        (ATTACH, libc::EAGAIN, K::Busy, "hibernation"),
         (DETACH, libc::EPERM, K::NotPermitted, "CAP_SYS_ADMIN"),
         (DETACH, libc::ENODEV, K::NoDevice, "cohmem3"),
         (DETACH, libc::EINTR, K::Interrupted, "signal"),

@@ -4,9 +4,9 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use cohmem_kcore::{Attribute, DeviceId, Errno};
-use cohmem_uapi::{Direction, Reason, State, args};
+use cohmem_uapi::{ATTACH_ALTMAP, Direction, RANGE_ALIGN, Reason, State, args};
 
-use crate::fake::{BASE, FakeHost, Fallible, Moment, PAGE, Pid, Rig, addr};
+use crate::fake::{BASE, FakeHost, Fallible, Moment, PAGE, Pid, Rig, SOFT_START, addr};
 
 fn on_device(nr_pages: u64) -> (Rig, DeviceId, Pid) {
     let (rig, id, pid) = Rig::with_device(3, nr_pages);
@@ -267,6 +267,26 @@ fn just_enough_memory_is_enough() {
 }
 
 #[test]
+fn a_device_whose_node_is_being_made_is_neither_filled_nor_taken_away() {
+    let rig = Arc::new(Rig::new());
+    let pid = rig.spawn(4);
+    rig.host.store_all(pid, BASE..BASE + 4, 7);
+    let inner = Arc::clone(&rig);
+    rig.host.on(Moment::Publishing, move |_host| {
+        let id = inner.driver.open(0).unwrap();
+        assert_eq!(inner.detach(id).unwrap_err(), Errno::EBUSY);
+        let refused = inner.migrate(id, pid, BASE..BASE + 4, Direction::ToDevice, 0);
+        assert_eq!(refused.unwrap_err(), Errno::EAGAIN);
+    });
+    let id = rig.attach(0, 1).unwrap();
+    rig.host.assert_hooks_ran();
+    assert_eq!(rig.to_device(id, pid, BASE..BASE + 4).nr_moved, 4);
+    rig.host.assert_all(pid, BASE..BASE + 4, 7);
+    rig.detach(id).unwrap();
+    rig.assert_sound();
+}
+
+#[test]
 fn a_killed_caller_leaves_the_device_online() {
     let (rig, id, pid) = on_device(1100);
     // Twice before the first run of frames has gone, then in the middle.
@@ -384,6 +404,27 @@ fn hibernation_takes_all_home_and_keeps_devices_closed_until_it_is_over() {
     rig.driver.finish_hibernation();
     assert_eq!(rig.to_device(id, pid, BASE..BASE + 6).nr_moved, 6);
     rig.host.assert_all(pid, BASE..BASE + 6, 7);
+    rig.assert_sound();
+}
+
+#[test]
+fn hibernation_is_refused_while_struct_pages_live_on_a_device() {
+    let rig = Rig::new();
+    rig.host.world().chunk_bytes = 4 * RANGE_ALIGN;
+    let mut args = args::Attach {
+        start: SOFT_START,
+        length: 4 * RANGE_ALIGN,
+        flags: ATTACH_ALTMAP,
+        ..args::Attach::default()
+    };
+    rig.driver.attach(&mut args).unwrap();
+    assert_eq!(rig.driver.prepare_hibernation(), Err(Errno::EBUSY));
+    let id = rig.driver.open(args.device).unwrap();
+    rig.detach(id).unwrap();
+    assert_eq!(rig.driver.prepare_hibernation(), Ok(()));
+    assert_eq!(rig.attach(0, 1).unwrap_err(), Errno::EAGAIN);
+    rig.driver.finish_hibernation();
+    rig.attach(0, 1).unwrap();
     rig.assert_sound();
 }
 

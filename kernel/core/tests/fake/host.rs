@@ -245,6 +245,7 @@ impl Host for FakeHost {
 
     fn publish(&self, device: u32) -> Result<(), Errno> {
         assert_no_lock("creating a node");
+        self.run_hooks(Moment::Publishing);
         if self.hit(Fallible::Publish) {
             return Err(Errno::ENOMEM);
         }

@@ -30,6 +30,8 @@ pub(crate) enum Moment {
     /// Every page was decided on, nothing is collected yet.
     Collecting,
     Sleeping,
+    /// A device's node is being made.
+    Publishing,
 }
 
 type HookFn = Box<dyn FnOnce(&FakeHost) + Send>;

@@ -176,10 +176,11 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Opens the region and makes the control node. May sleep.
     pub(crate) fn new(_registration: &Registration) -> Result<Self, Errno> {
-        let opened = Opened::add()?;
+        let control = ControlNode::create()?;
+        // Last, and nothing may fail after it: from here on files can be open.
         Ok(Self {
-            _control: ControlNode::create()?,
-            _opened: opened,
+            _control: control,
+            _opened: Opened::add()?,
         })
     }
 }

@@ -26,7 +26,7 @@ static DRIVER: AtomicPtr<Driver<Kernel>> = AtomicPtr::new(ptr::null_mut());
 
 /// Everything that the module has made, in the order in which it is undone.
 struct Module {
-    _nodes: Nodes,
+    nodes: Option<Nodes>,
     _power: PowerNotifier,
     _driver: PublishedDriver,
     _registration: Registration,
@@ -72,13 +72,14 @@ fn init() -> Result<(), Errno> {
     let registration = Registration::new()?;
     let driver = PublishedDriver::new()?;
     let power = PowerNotifier::new()?;
-    let nodes = Nodes::new(&registration)?;
-    let module = KernelBox::new(Module {
-        _nodes: nodes,
+    let mut module = KernelBox::new(Module {
+        nodes: None,
         _power: power,
         _driver: driver,
         _registration: registration,
     })?;
+    // Last: once files can be open, nothing may fail any more.
+    module.nodes = Some(Nodes::new(&module._registration)?);
     MODULE.store(module.into_raw().as_ptr(), Release);
     Ok(())
 }

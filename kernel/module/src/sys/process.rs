@@ -124,6 +124,11 @@ impl FileRef {
         unsafe { (*self.file.as_ptr()).private_data }
     }
 
+    fn is_of_procfs(&self) -> bool {
+        // SAFETY: by the type invariants the file lives, and so does its file system.
+        unsafe { bindings::cohmem_file_is_of_procfs(self.file.as_ptr()) }
+    }
+
     /// A readable pagemap or mem file of procfs.
     fn shows_address_space(&self) -> bool {
         // SAFETY: by the type invariants the file lives; its mode is set when it is opened.
@@ -156,7 +161,9 @@ pub(crate) fn learn_proc_files() {
         .iter()
         .zip([c"/proc/self/pagemap", c"/proc/self/mem"])
     {
-        if let Ok(file) = FileRef::open(path) {
+        if let Ok(file) = FileRef::open(path)
+            && file.is_of_procfs()
+        {
             known.store(file.operations().cast_mut(), Relaxed);
         }
     }
