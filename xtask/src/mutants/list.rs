@@ -248,7 +248,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
             "if moves_shared && !host.is_privileged(Privilege::MoveShared)",
             "if false && !host.is_privileged(Privilege::MoveShared)",
         )],
-        test: driver_test("migrate_refuses_what_the_header_says"),
+        test: driver_test("shared_pages_move_only_with_flag_and_privilege_and_for_everybody"),
         is_in_ci: false,
     },
     Mutant {
@@ -393,7 +393,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "hibernation closes the devices",
         changes: &[(
             "kernel/core/src/driver.rs",
-            "        self.gate.write().is_closed = true;\n",
+            "            table.is_closed = true;\n",
             "",
         )],
         test: driver_test("hibernation_takes_all_home_and_keeps_devices_closed_until_it_is_over"),
