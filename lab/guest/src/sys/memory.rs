@@ -192,6 +192,12 @@ impl Memory {
         .map(drop)
     }
 
+    pub(crate) fn unlock(&self) {
+        // SAFETY: the range is ours.
+        let result = unsafe { libc::munlock(self.base.as_ptr().cast(), self.len) };
+        check(i64::from(result)).expect("munlock");
+    }
+
     /// Unmaps a part, which the test does not touch again.
     pub(crate) fn unmap(&self, offset: usize, len: usize) {
         assert!(offset + len <= self.len);
