@@ -6,7 +6,7 @@ use cohmem_uapi::State;
 
 use crate::{
     Test,
-    driver::Device,
+    driver::{Device, attach, detach, ranges},
     sys::{
         io::PagePipe,
         memory::Memory,
@@ -33,6 +33,12 @@ pub(crate) const TESTS: &[Test] = &[
 const NAME: &CStr = c"cohmem";
 
 fn unloading_is_refused_while_attached() {
+    // No file is open, which would hold the module as well.
+    let range = ranges()[0].clone();
+    let attached = attach(&range, 0).expect("attach");
+    let error = delete_module(NAME).expect_err("a device is attached");
+    assert_eq!(error.raw_os_error(), Some(libc::EAGAIN));
+    assert_eq!(detach(attached.device, 1000).errno, 0);
     let device = Device::attach_part(0, 64 << 20);
     let memory = Memory::filled(1 << 20, |index| index as u64);
     device.take_all(&memory);
