@@ -85,10 +85,7 @@ impl Guest {
         let directory = place::repository()?;
         let mut environment = vec![
             ("PATH".to_owned(), place::guest_path()?),
-            (
-                "HOME".to_owned(),
-                if self.user.is_some() { "/tmp" } else { "/root" }.to_owned(),
-            ),
+            ("HOME".to_owned(), "/tmp".to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("COHMEM_LAB".to_owned(), "1".to_owned()),
         ];
