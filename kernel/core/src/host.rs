@@ -15,6 +15,7 @@ use core::{
 };
 
 use cohmem_frames::{FrameIndex, FrameRun};
+use cohmem_uapi::FRAME_BYTES;
 
 use crate::{Errno, ledger::Ledger};
 
@@ -29,6 +30,21 @@ pub struct Span {
     pub start: u64,
     /// First address after the range.
     pub end: u64,
+}
+
+impl Span {
+    /// The part of `at..end` that is worked on at once: up to the next multiple of a window's bytes.
+    pub(crate) fn window(at: u64, end: u64) -> Self {
+        const WINDOW_BYTES: u64 = WINDOW_PAGES as u64 * FRAME_BYTES;
+        let window_end = at
+            .saturating_add(1)
+            .checked_next_multiple_of(WINDOW_BYTES)
+            .unwrap_or(end);
+        Self {
+            start: at,
+            end: end.min(window_end),
+        }
+    }
 }
 
 /// Number of a physical page.

@@ -20,8 +20,6 @@ use crate::{
     window::{Fate, Scratch},
 };
 
-const WINDOW_BYTES: u64 = WINDOW_PAGES as u64 * FRAME_BYTES;
-
 /// What a migration did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Outcome {
@@ -152,14 +150,7 @@ impl<H: Host> Migration<'_, H> {
             {
                 return Ok(Step::Gap { end, reason });
             }
-            let window_end = at
-                .saturating_add(1)
-                .checked_next_multiple_of(WINDOW_BYTES)
-                .unwrap_or(end);
-            let window = Span {
-                start: at,
-                end: end.min(window_end),
-            };
+            let window = Span::window(at, end);
             let mut work = WindowWork {
                 host: self.host,
                 table: &table,

@@ -12,7 +12,6 @@ use crate::{
     request::{MigrateRequest, QueryRequest},
 };
 
-const WINDOW_BYTES: u64 = WINDOW_PAGES as u64 * FRAME_BYTES;
 const NR_SNAPSHOT_TRIES: usize = 8;
 
 /// One query under way.
@@ -88,14 +87,7 @@ impl<H: Host> Query<'_, H> {
         if vma.is_special || vma.is_unreadable || vma.is_hugetlb {
             return Ok((end, vma_reason));
         }
-        let window_end = at
-            .saturating_add(1)
-            .checked_next_multiple_of(WINDOW_BYTES)
-            .unwrap_or(end);
-        let window = Span {
-            start: at,
-            end: end.min(window_end),
-        };
+        let window = Span::window(at, end);
         let nr_pages = usize::try_from(window.end.saturating_sub(at) / FRAME_BYTES).unwrap_or(0);
         let mappings = self.mappings.get_mut(..nr_pages).unwrap_or_default();
         let mut nr_tries = NR_SNAPSHOT_TRIES;
