@@ -13,6 +13,7 @@ pub(crate) mod pagemap;
 pub(crate) mod power;
 pub(crate) mod process;
 pub(crate) mod range;
+mod rmap;
 pub(crate) mod stock;
 pub(crate) mod sync;
 pub(crate) mod sysfs;

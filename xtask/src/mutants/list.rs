@@ -38,6 +38,34 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: true,
     },
     Mutant {
+        name: "reverse_mapping_is_not_kept",
+        guards: "an exit while an eviction has the pages",
+        changes: &[(
+            "kernel/module/src/sys/batch.rs",
+            "Collected::Frames { _spaces: spaces }",
+            "Collected::Frames { _spaces: { drop(spaces); HeldSpaces::new() } }",
+        )],
+        test: Test::Guest {
+            stage: "hooks",
+            name: "an_exit_while_an_eviction_has_the_pages",
+        },
+        is_in_ci: true,
+    },
+    Mutant {
+        name: "a_lock_not_taken_is_given_back",
+        guards: "an eviction from a process that changes its mappings",
+        changes: &[(
+            "kernel/module/src/sys/rmap.rs",
+            "is_locked.then(|| Self { mm })",
+            "is_locked.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "with_a_process_that_changes_its_mappings",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
         name: "ksm_after_collecting",
         guards: "a page merged by KSM meanwhile",
         changes: &[(

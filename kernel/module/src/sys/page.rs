@@ -95,6 +95,25 @@ impl Page {
         unsafe { bindings::cohmem_page_forget_flags(self.as_ptr()) };
     }
 
+    /// Somebody maps it; advisory, since exits need no lock of the page's.
+    pub(crate) fn is_mapped(self) -> bool {
+        // SAFETY: the struct page exists by the type invariants; the function only reads it.
+        unsafe { bindings::cohmem_page_is_mapped(self.as_ptr()) }
+    }
+
+    /// What it names as the root of its reverse mapping, if it is anonymous. No reference: who maps
+    /// the page keeps it.
+    pub(super) fn anon_vma(self) -> Option<NonNull<bindings::anon_vma>> {
+        // SAFETY: as above.
+        NonNull::new(unsafe { bindings::cohmem_page_anon_vma(self.as_ptr()) })
+    }
+
+    /// Takes a reference, unless none is left.
+    pub(super) fn try_get(self) -> bool {
+        // SAFETY: the struct page exists by the type invariants; the count changes atomically.
+        unsafe { bindings::cohmem_page_try_get(self.as_ptr()) }
+    }
+
     /// Tries to take the page lock.
     pub(crate) fn try_lock(self) -> bool {
         // SAFETY: the struct page exists by the type invariants.

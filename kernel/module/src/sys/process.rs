@@ -51,13 +51,26 @@ impl Mm {
         // SAFETY: the file is a pagemap or mem file of procfs, whose private data is an address space
         // that it holds a reference to (`mmgrab`) for as long as the file lives, which is longer than
         // this call.
+        unsafe { Self::try_use(mm) }.ok_or(Errno::ESRCH)
+    }
+}
+
+impl Mm {
+    /// `mm`, unless its last user is gone. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The memory of the address space stays until this returns.
+    pub(super) unsafe fn try_use(mm: NonNull<bindings::mm_struct>) -> Option<Self> {
+        // SAFETY: the address space is there by the caller's promise.
         let is_used = unsafe { bindings::cohmem_mmget_not_zero(mm.as_ptr()) };
         // INVARIANT: the reference was just taken.
-        if is_used {
-            Ok(Self { mm })
-        } else {
-            Err(Errno::ESRCH)
-        }
+        is_used.then_some(Self { mm })
+    }
+
+    /// The address space.
+    pub(super) fn as_ptr(&self) -> *mut bindings::mm_struct {
+        self.mm.as_ptr()
     }
 }
 
