@@ -9,7 +9,7 @@
 
 use core::ptr::{self, NonNull};
 
-use super::{debug_by_name, page::Page, process::Mm};
+use crate::{debug_by_name, page::Page, process::Mm};
 
 /// Address spaces that one batch holds at most.
 const MAX_SPACES: usize = 16;

@@ -2,7 +2,7 @@
 /*
  * The reverse mapping of an anonymous page: its anon_vma, and the areas that are linked to it.
  *
- * What folio_lock_anon_vma_read() of mm/rmap.c does is not exported; kernel/module/src/sys/rmap.rs
+ * What folio_lock_anon_vma_read() of mm/rmap.c does is not exported; kernel/sys/src/rmap.rs
  * takes the same steps with these.
  */
 #include <linux/mm.h>
