@@ -12,6 +12,7 @@ mod bad_input;
 mod content;
 mod detach;
 mod driver;
+mod groups;
 mod holders;
 mod hooks;
 mod isolation;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     let groups: &[(&str, &[Test])] = &[
         ("content", content::TESTS),
         ("lifecycle", lifecycle::TESTS),
+        ("groups", groups::TESTS),
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
         ("bad_input", bad_input::TESTS),
