@@ -4,30 +4,40 @@
 use core::{
     ffi::c_ulong,
     marker::PhantomData,
+    ops::Range,
     ptr::{self, NonNull},
 };
 
 use cohmem_frames::FrameIndex;
 use cohmem_kcore::{
     Errno,
-    host::{self, Pfn, Select, Source, Span, Unreadable},
+    host::{Pfn, Source, Span, Unreadable},
 };
 
-use super::{
+use crate::{
     arrays::{Arrays, entry_of, is_moving, page_of},
     check, complain, debug_by_name,
     page::Page,
-    pagemap::Chunk,
+    pagemap::{Chunk, FrameKeeper, Owner},
+    rmap::HeldSpaces,
     stock::Stock,
 };
-use crate::host::Kernel;
+
+/// Which pages of an address space a batch collects.
+#[derive(Clone, Copy, Debug)]
+pub enum Select {
+    /// Those in system memory, and holes.
+    System,
+    /// Those in the coherent memory of one owner.
+    Device(Owner),
+}
 
 /// How the pages were collected, which decides how they are committed.
 enum Collected {
     /// From an area.
     Area(bindings::migrate_vma),
-    /// By their frames.
-    Frames,
+    /// By their frames, with what keeps their reverse mappings.
+    Frames { _spaces: HeldSpaces },
 }
 
 /// Pages in flight.
@@ -40,7 +50,7 @@ enum Collected {
 /// - Every valid entry of the target array is a page that is locked and referenced once, for the
 ///   batch, and that nobody else uses; the others are 0. Once `is_committed`, none is changed.
 /// - `'b` keeps what the pages came from: the lock of the address space, or the chunk.
-pub(crate) struct Batch<'b> {
+pub struct Batch<'b> {
     arrays: &'b mut Arrays,
     nr: usize,
     collected: Collected,
@@ -55,19 +65,19 @@ impl<'b> Batch<'b> {
     ///
     /// # Safety
     ///
-    /// `span` lies in `area` and is not empty and no longer than [`host::WINDOW_PAGES`]; the address space
+    /// `span` lies in `area` and is not empty and no longer than [`cohmem_kcore::host::WINDOW_PAGES`]; the address space
     /// of `area` is locked for reading by this thread for `'b`.
-    pub(super) unsafe fn of_area(
+    pub(crate) unsafe fn of_area(
         area: NonNull<bindings::vm_area_struct>,
         span: Span,
-        select: Select<'b, Kernel>,
+        select: Select,
         arrays: &'b mut Arrays,
     ) -> Result<Self, Errno> {
         let (flags, owner, is_from_device) = match select {
             Select::System => (bindings::MIGRATE_VMA_SELECT_SYSTEM, ptr::null_mut(), false),
-            Select::Device(chunk) => (
+            Select::Device(owner) => (
                 bindings::MIGRATE_VMA_SELECT_DEVICE_COHERENT,
-                chunk.owner(),
+                owner.as_ptr(),
                 true,
             ),
         };
@@ -99,14 +109,14 @@ impl<'b> Batch<'b> {
         ))
     }
 
-    /// Collects the pages that are in use of `nr` pages from `first` on; the first `nr_skipped`
-    /// entries stay empty.
+    /// Collects the pages that are mapped of `nr` pages from `first` on, as far as their reverse
+    /// mapping can be kept; the first `nr_skipped` entries stay empty.
     ///
     /// # Safety
     ///
     /// `first..first + nr` are pages of one chunk that is registered for `'b`; those after the first
     /// `nr_skipped` have initialised struct pages.
-    pub(super) unsafe fn of_frames(
+    pub(crate) unsafe fn of_frames(
         first: Pfn,
         nr: usize,
         nr_skipped: usize,
@@ -115,16 +125,22 @@ impl<'b> Batch<'b> {
         let nr = nr.min(arrays.source.len());
         arrays.target.fill(0);
         arrays.source.fill(0);
-        if let Some(entries) = arrays.source.get_mut(nr_skipped..nr) {
-            let start = first.0.saturating_add(nr_skipped as u64);
-            // SAFETY: `entries` has one entry a page; the pages are of a registered chunk by the
-            // caller's promise. The function always succeeds.
-            let _zero = unsafe {
-                bindings::migrate_device_range(entries.as_mut_ptr(), start, entries.len() as _)
-            };
+        let mut spaces = HeldSpaces::new();
+        let mut begin = nr_skipped;
+        for index in nr_skipped..nr {
+            let pfn = Pfn(first.0.saturating_add(index as u64));
+            // SAFETY: the page is one of the registered chunk's with a struct page, by the caller's promise.
+            if unsafe { hold(pfn, &mut spaces) } {
+                continue;
+            }
+            // SAFETY: those of `begin..index` were held just now, and are given up once.
+            unsafe { collect_held(first, begin..index, &mut arrays.source) };
+            begin = index.saturating_add(1);
         }
+        // SAFETY: as above.
+        unsafe { collect_held(first, begin..nr, &mut arrays.source) };
         // INVARIANT: collected just now, all targets are 0, and the chunk is borrowed for `'b`.
-        Self::new(arrays, nr, Collected::Frames, true)
+        Self::new(arrays, nr, Collected::Frames { _spaces: spaces }, true)
     }
 
     fn new(arrays: &'b mut Arrays, nr: usize, collected: Collected, is_from_device: bool) -> Self {
@@ -157,7 +173,7 @@ impl<'b> Batch<'b> {
     }
 
     /// The collected page of an entry.
-    pub(crate) fn source_page(&self, index: usize) -> Option<Page> {
+    pub fn source_page(&self, index: usize) -> Option<Page> {
         page_of(self.source_entry(index))
     }
 
@@ -176,8 +192,9 @@ impl<'b> Batch<'b> {
     }
 }
 
-impl host::Batch<Kernel> for Batch<'_> {
-    fn source(&self, index: usize) -> Source {
+impl Batch<'_> {
+    /// State of entry `index` (below the number of pages collected).
+    pub fn source(&self, index: usize) -> Source {
         let entry = self.source_entry(index);
         if !is_moving(entry) {
             return Source::Skipped;
@@ -185,7 +202,14 @@ impl host::Batch<Kernel> for Batch<'_> {
         page_of(entry).map_or(Source::Hole, |page| Source::Page(page.facts()))
     }
 
-    fn assign_frame(&mut self, index: usize, chunk: &Chunk, frame: FrameIndex) {
+    /// Makes `frame` of `chunk` the destination of the entry. Call only with a frame that the keeper of the
+    /// chunk handed out, and that nobody else holds.
+    pub fn assign_frame<K: FrameKeeper>(
+        &mut self,
+        index: usize,
+        chunk: &Chunk<K>,
+        frame: FrameIndex,
+    ) {
         let Some(page) = chunk.page(frame) else {
             return complain();
         };
@@ -199,7 +223,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         *slot = entry_of(page);
     }
 
-    fn assign_system(&mut self, index: usize, stock: &mut Stock) -> bool {
+    /// Makes a page of `stock` the destination; `false` when the stock is empty.
+    pub fn assign_system(&mut self, index: usize, stock: &mut Stock) -> bool {
         let Some(slot) = self.vacancy(index) else {
             complain();
             return true;
@@ -217,14 +242,17 @@ impl host::Batch<Kernel> for Batch<'_> {
         false
     }
 
-    fn copy(&mut self, index: usize) -> Result<(), Unreadable> {
+    /// Copies the source into the destination.
+    ///
+    /// # Errors
+    ///
+    /// The hardware lost the source's content; the destination's is undefined.
+    pub fn copy(&mut self, index: usize) -> Result<(), Unreadable> {
         let (Some(target), Some(source)) = (self.target_page(index), self.source_page(index))
         else {
             complain();
             return Err(Unreadable);
         };
-        #[cfg(hooks)]
-        crate::hooks::copying()?;
         if self.is_from_device {
             // SAFETY: by the type invariants both pages are referenced for the batch, and the target
             // is used by nobody else.
@@ -233,12 +261,11 @@ impl host::Batch<Kernel> for Batch<'_> {
             // SAFETY: as above.
             unsafe { target.copy_from_system(source) }?;
         }
-        #[cfg(hooks)]
-        crate::hooks::copied(source);
         Ok(())
     }
 
-    fn zero(&mut self, index: usize) {
+    /// Zeroes the destination.
+    pub fn zero(&mut self, index: usize) {
         let Some(target) = self.target_page(index) else {
             return complain();
         };
@@ -246,7 +273,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         unsafe { target.clear() };
     }
 
-    fn unassign(&mut self, index: usize) {
+    /// Gives the destination back: the page stays. A frame goes back to its keeper.
+    pub fn unassign(&mut self, index: usize) {
         if self.is_committed {
             return complain();
         }
@@ -263,7 +291,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         unsafe { target.put() };
     }
 
-    fn commit(&mut self) {
+    /// Hands each source's identity to its destination, once; pages that turn out to be in use stay.
+    pub fn commit(&mut self) {
         if self.is_committed {
             return complain();
         }
@@ -275,7 +304,7 @@ impl host::Batch<Kernel> for Batch<'_> {
                 // the batch's life; every target is locked and referenced by the type invariants.
                 unsafe { bindings::migrate_vma_pages(request) };
             }
-            Collected::Frames => {
+            Collected::Frames { .. } => {
                 let (source, target) = (&mut self.arrays.source, &mut self.arrays.target);
                 // SAFETY: both arrays have `nr` entries, collected by migrate_device_range; every
                 // target is locked and referenced by the type invariants.
@@ -290,7 +319,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         }
     }
 
-    fn is_moved(&self, index: usize) -> bool {
+    /// The entry moved (after [`Self::commit`]).
+    pub fn is_moved(&self, index: usize) -> bool {
         self.is_committed && is_moving(self.source_entry(index)) && self.target_entry(index) != 0
     }
 }
@@ -300,7 +330,7 @@ impl Drop for Batch<'_> {
         if !self.is_committed {
             // The kernel would take an entry with a target for one that moved.
             for index in 0..self.nr {
-                host::Batch::unassign(self, index);
+                self.unassign(index);
             }
         }
         match &mut self.collected {
@@ -310,7 +340,7 @@ impl Drop for Batch<'_> {
                 // kernel committed have one.
                 unsafe { bindings::migrate_vma_finalize(request) };
             }
-            Collected::Frames => {
+            Collected::Frames { .. } => {
                 let (source, target) = (&mut self.arrays.source, &mut self.arrays.target);
                 // SAFETY: called once for each migrate_device_range, while the chunk is registered;
                 // the targets are as above.
@@ -323,6 +353,62 @@ impl Drop for Batch<'_> {
                 }
             }
         }
+    }
+}
+
+/// Takes a reference to the page and keeps its reverse mapping; `false`, and nothing is held, when it
+/// cannot move.
+///
+/// # Safety
+///
+/// The struct page is one of a registered chunk, and initialised.
+unsafe fn hold(pfn: Pfn, spaces: &mut HeldSpaces) -> bool {
+    // SAFETY: the struct page exists by the caller's promise.
+    let page = unsafe { bindings::cohmem_pfn_to_page(pfn.0) };
+    let Some(page) = NonNull::new(page).map(Page::new) else {
+        return false;
+    };
+    if !page.try_get() {
+        return false;
+    }
+    let is_kept = page.try_lock() && {
+        // SAFETY: referenced and locked just now.
+        let is_kept = unsafe { spaces.keep(page) };
+        // SAFETY: locked above.
+        unsafe { page.unlock() };
+        is_kept
+    };
+    if !is_kept {
+        // SAFETY: the reference was taken above, and the page is not used any more.
+        unsafe { page.put() };
+    }
+    is_kept
+}
+
+/// Collects the pages of `held`, positions from `first` on, and gives up the references to them.
+///
+/// # Safety
+///
+/// [`hold`] succeeded for each of them, and what keeps their reverse mappings lives until the batch is
+/// finalized.
+unsafe fn collect_held(first: Pfn, held: Range<usize>, source: &mut [c_ulong]) {
+    let start = first.0.saturating_add(held.start as u64);
+    let Some(entries) = source.get_mut(held) else {
+        return complain();
+    };
+    if entries.is_empty() {
+        return;
+    }
+    // SAFETY: `entries` has one entry a page; the pages are referenced, mapped ones of a registered
+    // chunk by the caller's promise. The kernel lets a device page have one reference that it cannot
+    // explain (mm/migrate_device.c: migrate_vma_check_page), ours. The function always succeeds.
+    let _zero =
+        unsafe { bindings::migrate_device_range(entries.as_mut_ptr(), start, entries.len() as _) };
+    for pfn in (start..).take(entries.len()) {
+        // SAFETY: the struct page exists: the reference keeps it.
+        let page = unsafe { bindings::cohmem_pfn_to_page(pfn) };
+        // SAFETY: the reference is the one that `hold` took.
+        unsafe { bindings::cohmem_put_page(page) };
     }
 }
 

@@ -58,6 +58,16 @@ bool cohmem_page_is_mlocked(struct page *page)
 	return folio_test_mlocked(page_folio(page));
 }
 
+bool cohmem_page_is_mapped(struct page *page)
+{
+	return folio_mapped(page_folio(page));
+}
+
+bool cohmem_page_try_get(struct page *page)
+{
+	return get_page_unless_zero(page);
+}
+
 bool cohmem_page_try_lock(struct page *page)
 {
 	return trylock_page(page);
