@@ -4,7 +4,7 @@
 
 use std::{fs::File, os::fd::AsRawFd as _, thread};
 
-use cohmem_uapi::{Direction, FRAME_BYTES, MIGRATE_SHARED, PROC_SELF, Reason, args};
+use cohmem_uapi::{Direction, FRAME_BYTES, MIGRATE_SHARED, PROC_SELF, Reason, args, ioctl};
 
 use super::{
     bad::{Fault, Ground},
@@ -72,6 +72,7 @@ impl Opening {
     pub(crate) fn run(mut self) -> Exhibits {
         self.too_little_memory();
         let (big, small) = (self.attach(0, 32), self.attach(1, 2));
+        self.plain_answers(&device(big));
         self.all_faults(&device(big));
         self.no_process(&device(big));
         self.nodes_that_are_gone();
@@ -118,6 +119,21 @@ impl Opening {
         drop(held);
         let errno = self.control.detach(number, 30_000);
         self.caller.demand("DETACH", errno, &[0]);
+    }
+
+    /// What needs no state.
+    fn plain_answers(&self, device: &File) {
+        let mut version = args::Version::default();
+        let errno = self
+            .caller
+            .call(Command::Version, &self.node, ioctl::VERSION, &mut version);
+        self.caller.demand("VERSION", errno, &[0]);
+        self.caller.list(&self.node);
+        let errno = self.caller.info(device).err().unwrap_or(0);
+        self.caller.demand("INFO", errno, &[0]);
+        let errno = self.control.attach(self.start, 2 * MIB, 0).err();
+        self.caller
+            .demand("ATTACH twice", errno.unwrap_or(0), &[libc::EBUSY]);
     }
 
     /// Every fault, with privileges and without.
