@@ -87,7 +87,7 @@ bool cohmem_vma_is_readable(const struct vm_area_struct *vma);
 bool cohmem_vma_awaits_userfault(struct vm_area_struct *vma);
 bool cohmem_vma_is_anonymous(struct vm_area_struct *vma);
 unsigned int cohmem_hmm_map_order(unsigned long entry);
-unsigned long cohmem_mm_swapped_pages(struct mm_struct *mm);
+bool cohmem_mm_has_swapped_pages(struct mm_struct *mm);
 
 /* process.c: the calling task and its address space */
 struct mm_struct *cohmem_current_mm(void);

@@ -60,8 +60,9 @@ impl Mm {
     pub(super) unsafe fn try_use(mm: NonNull<bindings::mm_struct>) -> Option<Self> {
         // SAFETY: the address space is there by the caller's promise.
         let is_used = unsafe { bindings::cohmem_mmget_not_zero(mm.as_ptr()) };
+        // Not `then_some`: its value is dropped, with a reference that is not ours, where there is no user.
         // INVARIANT: the reference was just taken.
-        is_used.then_some(Self { mm })
+        is_used.then(|| Self { mm })
     }
 
     /// The address space.
@@ -95,7 +96,7 @@ impl Mm {
     /// Some of its pages may be in swap.
     pub fn has_swapped_pages(&self) -> bool {
         // SAFETY: by the type invariants the address space lives; the counter needs no lock.
-        unsafe { bindings::cohmem_mm_swapped_pages(self.mm.as_ptr()) != 0 }
+        unsafe { bindings::cohmem_mm_has_swapped_pages(self.mm.as_ptr()) }
     }
 }
 

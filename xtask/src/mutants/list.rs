@@ -557,4 +557,32 @@ pub(super) const MUTANTS: &[Mutant] = &[
         },
         is_in_ci: false,
     },
+    Mutant {
+        name: "gone_process_loses_a_reference",
+        guards: "a process that is gone is asked for more than once",
+        changes: &[(
+            "kernel/sys/src/process.rs",
+            "is_used.then(|| Self { mm })",
+            "is_used.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "bad_input::process_files",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "few_swapped_pages_are_holes",
+        guards: "C6: a few swapped pages",
+        changes: &[(
+            "kernel/sys/helpers/vma.c",
+            "get_mm_counter(mm, MM_SWAPENTS) || get_mm_counter_sum(mm, MM_SWAPENTS)",
+            "get_mm_counter(mm, MM_SWAPENTS)",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "reasons::a_few_swapped_pages_are_told_from_holes",
+        },
+        is_in_ci: false,
+    },
 ];
