@@ -9,6 +9,7 @@ mod duration;
 mod exit;
 mod follow;
 mod interrupt;
+mod manual;
 mod output;
 mod progress;
 mod stuck;
@@ -16,7 +17,7 @@ mod tour;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{exit::report, output::Output};
 
@@ -44,6 +45,8 @@ enum Command {
     Run(cmd::run::Run),
     Doctor(cmd::doctor::Doctor),
     Tour(tour::Tour),
+    Completions(cmd::completions::Completions),
+    Man(cmd::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -58,14 +61,14 @@ fn main() -> ExitCode {
         Command::Run(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
         Command::Tour(command) => command.run(&mut out),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
     };
     report(result)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -95,6 +98,8 @@ mod tests {
             "run --device 1 --interval 50ms -- program --json -x",
             "doctor --json",
             "tour --backend driver --size 64M",
+            "completions zsh",
+            "man /tmp",
         ] {
             let words = ["cohmem"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -124,6 +129,8 @@ mod tests {
             ),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
+            ("completions csh", "csh"),
+            ("man", "DIRECTORY"),
         ] {
             let words = ["cohmem"]
                 .into_iter()

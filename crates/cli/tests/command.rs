@@ -173,6 +173,42 @@ fn a_reader_that_leaves_is_no_error() {
 }
 
 #[test]
+fn every_command_has_a_manual_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    let output = cohmem(&["man", pages.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let help = cohmem(&["--help"]);
+    let (_, commands) = text(&help.stdout).split_once("Commands:\n").unwrap();
+    let (commands, _) = commands.split_once("\n\n").unwrap();
+    // Lines of a long text are indented further.
+    let names = commands
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    for name in names.filter(|name| !name.is_empty() && *name != "help") {
+        let page = pages.join(format!("cohmem-{name}.1"));
+        let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(page.contains(&format!("\\fBcohmem {name}\\fR")), "{page}");
+    }
+    let cohmem = fs::read_to_string(pages.join("cohmem.1")).unwrap();
+    assert!(cohmem.contains("EXIT STATUS"), "{cohmem}");
+}
+
+#[test]
+fn completions_are_scripts_of_their_shell() {
+    for (shell, says) in [
+        ("bash", "complete -F"),
+        ("fish", "complete -c cohmem"),
+        ("zsh", "#compdef cohmem"),
+    ] {
+        let output = cohmem(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(says), "{shell}");
+        assert!(text(&output.stdout).contains("migrate"), "{shell}");
+    }
+}
+
+#[test]
 fn the_help_names_every_command() {
     let output = cohmem(&["--help"]);
     let help = text(&output.stdout);
