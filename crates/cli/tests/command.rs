@@ -153,6 +153,26 @@ fn wrong_use_names_the_value_and_its_limit() {
 }
 
 #[test]
+fn a_file_that_names_nothing_needs_no_module() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("attach.conf");
+    let run = |text: &str| {
+        fs::write(&file, text).unwrap();
+        cohmem(&["attach", "--file", file.to_str().unwrap()])
+    };
+    let output = run("# nothing yet\n");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("attach.conf names nothing to attach\n"));
+    let output = run("# a device\ntape0\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("attach.conf line 2: \"tape0\" is not a range"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cohmem"))
         .args(["doctor"])
