@@ -1,15 +1,15 @@
-//! `cargo xtask kmod`: the kernel module.
+//! `cargo xtask kmod`: the kernel modules.
 //!
-//! The module is freestanding Rust and a few C helpers, built against the headers of a stock
+//! A module is freestanding Rust and a few C helpers, built against the headers of a stock
 //! kernel that need not support Rust:
 //!
 //! | step | from | to |
 //! |---|---|---|
 //! | [`kernel`] | the kernel's own build rules | the flags of its C compiler, its configuration |
 //! | [`bindings`] | its headers | Rust declarations with layout assertions |
-//! | [`rust`] | `core`, our `no_std` crates, the module crate | one relocatable object |
-//! | [`kbuild`] | that object and the C helpers | `cohmem.ko` |
-//! | [`check`] | `cohmem.ko` | nothing, or the reason why it is not fit to be loaded |
+//! | [`rust`] | `core`, our `no_std` crates, the module's crate | one relocatable object |
+//! | [`kbuild`] | that object and the C helpers | `cohmem.ko` or `cohmem_dmirror.ko` |
+//! | [`check`] | the module | nothing, or the reason why it is not fit to be loaded |
 //!
 //! Every step remembers a digest of what it was made from ([`step`]) and runs again only when that
 //! changed. All output is below the target directory; the source tree is only read.
@@ -38,19 +38,24 @@ pub(crate) struct Args {
     /// Build the variant with the test hooks.
     #[arg(long)]
     hooks: bool,
+    /// Build the test device, `cohmem_dmirror.ko`, instead.
+    #[arg(long, conflicts_with = "hooks")]
+    dmirror: bool,
     /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build
     /// [default: the newest installed].
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<String>,
 }
 
-/// Which module to build. Both are named `cohmem.ko`.
+/// Which module to build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Variant {
-    /// The one that users get.
+    /// `cohmem.ko`, as users get it.
     Shipped,
-    /// With the test hooks: never to be installed.
+    /// `cohmem.ko` with the test hooks: never to be installed.
     Hooks,
+    /// `cohmem_dmirror.ko`, the device that the kernel's own tests of device memory run on.
+    Dmirror,
 }
 
 impl Variant {
@@ -58,12 +63,29 @@ impl Variant {
         match self {
             Self::Shipped => "shipped",
             Self::Hooks => "hooks",
+            Self::Dmirror => "dmirror",
+        }
+    }
+
+    /// Name of the module, and of its crate.
+    fn module(self) -> &'static str {
+        match self {
+            Self::Shipped | Self::Hooks => "cohmem",
+            Self::Dmirror => "cohmem_dmirror",
+        }
+    }
+
+    /// The module's directory in the source tree.
+    fn directory(self) -> &'static str {
+        match self {
+            Self::Shipped | Self::Hooks => "kernel/module",
+            Self::Dmirror => "kernel/dmirror",
         }
     }
 
     fn cfg(self) -> &'static [&'static str] {
         match self {
-            Self::Shipped => &[],
+            Self::Shipped | Self::Dmirror => &[],
             Self::Hooks => &["--cfg", "hooks"],
         }
     }
@@ -73,6 +95,8 @@ impl Variant {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let variant = if args.hooks {
         Variant::Hooks
+    } else if args.dmirror {
+        Variant::Dmirror
     } else {
         Variant::Shipped
     };
@@ -86,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the module for the newest installed kernel and returns the path of `cohmem.ko`.
+/// Builds the module for the newest installed kernel and returns its path.
 ///
 /// Waits while another process builds. Quick when nothing changed.
 ///
@@ -144,7 +168,8 @@ impl Tree {
         })
     }
 
-    fn module(&self) -> PathBuf {
-        self.root.join("kernel/module")
+    /// What all modules are made of.
+    fn shared(&self) -> PathBuf {
+        self.root.join("kernel/sys")
     }
 }

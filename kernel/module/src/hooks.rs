@@ -7,8 +7,7 @@ use cohmem_kcore::{
     Errno,
     host::{Point, Privilege, Unreadable},
 };
-
-use crate::sys::{
+use cohmem_ksys::{
     hooks::{self as held, Delay, Fail, Fired, Hold, LateWrite, command_of, plain_command},
     page::{PAGE_BYTES, Page},
     process::{self, read_plain, write_plain},

@@ -1,6 +1,6 @@
 //! Rust declarations of the kernel's types, constants and functions, made from its headers.
 //!
-//! Only what `kernel/module/bindings/allow.txt` names is declared. The layout assertions stay in:
+//! Only what `kernel/sys/bindings/allow.txt` names is declared. The layout assertions stay in:
 //! they compare the layout that clang computed, with the flags of the kernel's own compiler, with the
 //! one of rustc whenever the bindings are compiled.
 
@@ -28,9 +28,9 @@ pub type __kernel_ptrdiff_t = isize;
 
 /// Generates the source of the bindings crate.
 pub(super) fn generate(kernel: &Kernel, tree: &Tree) -> Result<PathBuf> {
-    let module = tree.module();
-    let header = module.join("bindings/bindings.h");
-    let list = module.join("bindings/allow.txt");
+    let shared = tree.shared();
+    let header = shared.join("bindings/bindings.h");
+    let list = shared.join("bindings/allow.txt");
     let output = kernel.out.join("bindings.rs");
     let flags = clang_flags(&kernel.c_flags, &kernel.build)?;
     let key = Key::new("bindings")
@@ -40,17 +40,17 @@ pub(super) fn generate(kernel: &Kernel, tree: &Tree) -> Result<PathBuf> {
         .texts(&flags)
         .file(&header)?
         .file(&list)?
-        .file(&module.join("helpers/helpers.h"))?;
+        .file(&shared.join("helpers/helpers.h"))?;
     step::run(&output, &key, || {
         let list = fs::read_to_string(&list).context("cannot read the list of bindings")?;
-        let builder = allow(builder(&header, &module, &flags)?, &list)?;
+        let builder = allow(builder(&header, &shared, &flags)?, &list)?;
         let bindings = builder.generate().context("bindgen failed")?;
         fs::write(&output, format!("{PREAMBLE}{bindings}")).context("cannot write the bindings")
     })?;
     Ok(output)
 }
 
-fn builder(header: &Path, module: &Path, flags: &[String]) -> Result<Builder> {
+fn builder(header: &Path, shared: &Path, flags: &[String]) -> Result<Builder> {
     let header = header
         .to_str()
         .context("the source tree's path is not UTF-8")?;
@@ -58,7 +58,7 @@ fn builder(header: &Path, module: &Path, flags: &[String]) -> Result<Builder> {
     Ok(bindgen::builder()
         .header(header)
         .clang_args(flags)
-        .clang_arg(format!("-I{}", module.display()))
+        .clang_arg(format!("-I{}", shared.display()))
         .rust_target(target)
         .rust_edition(RustEdition::Edition2024)
         .use_core()

@@ -14,7 +14,7 @@ use super::{
     step::{self, Key, output_of},
 };
 
-/// Builds `cohmem.ko` from the C helpers and the Rust object.
+/// Builds a module from the C helpers and the Rust object.
 ///
 /// # Errors
 ///
@@ -28,17 +28,19 @@ pub(super) fn build(
     variant: Variant,
 ) -> Result<PathBuf> {
     let directory = out.join("kbuild");
-    let module = directory.join("cohmem.ko");
-    let source = tree.module();
+    let module = directory.join(variant.module()).with_extension("ko");
+    let source = tree.root.join(variant.directory());
+    let shared = tree.shared().join("helpers");
     let key = Key::new("kbuild")
         .text(&kernel.identity)
         .text(variant.name())
         .file(&source.join("Kbuild"))?
         .directory(&source.join("helpers"))?
+        .directory(&shared)?
         .file(&tree.root.join("include/uapi/linux/cohmem.h"))?
         .file(object)?;
     step::run(&module, &key, || {
-        copy_sources(&source, object, &directory)?;
+        copy_sources(&source, &shared, object, &directory)?;
         let mut make = Command::new("make");
         make.arg("-C")
             .arg(&kernel.build)
@@ -56,14 +58,15 @@ pub(super) fn build(
     Ok(module)
 }
 
-fn copy_sources(source: &Path, object: &Path, directory: &Path) -> Result<()> {
+fn copy_sources(source: &Path, shared: &Path, object: &Path, directory: &Path) -> Result<()> {
     let helpers = directory.join("helpers");
     if helpers.exists() {
         fs::remove_dir_all(&helpers).context("cannot clear the build directory")?;
     }
     fs::create_dir_all(&helpers).context("cannot create the build directory")?;
     fs::copy(source.join("Kbuild"), directory.join("Kbuild")).context("cannot copy Kbuild")?;
-    for path in step::files_below(&source.join("helpers"))? {
+    let own = step::files_below(&source.join("helpers"))?;
+    for path in step::files_below(shared)?.into_iter().chain(own) {
         let name = path.file_name().context("a file without a name")?;
         fs::copy(&path, helpers.join(name))
             .with_context(|| format!("cannot copy {}", path.display()))?;

@@ -20,21 +20,30 @@ use super::{
 const RUSTC: &str = "/usr/bin/rustc";
 const EDITION: &str = "--edition=2024";
 
-/// The crates of the tree that the module is made of, each before those that use it. The bindings
-/// are generated, the module crate is the last.
-const CRATES: [(&str, &str); 3] = [
+/// The crates of the tree that modules are made of, each before those that use it. The bindings are
+/// generated, the module's own crate is the last.
+const CRATES: [(&str, &str); 4] = [
     ("cohmem_frames", "crates/frames/src"),
     ("cohmem_uapi", "crates/uapi/src"),
     ("cohmem_kcore", "kernel/core/src"),
+    ("cohmem_ksys", "kernel/sys/src"),
 ];
 
-/// Functions of the module crate that C code calls: everything else that nothing refers to is left
+/// Functions that C code calls: everything else that nothing refers to is left
 /// out of the object.
 const ROOTS: [&str; 4] = [
     "cohmem_module_init",
     "cohmem_module_exit",
     "cohmem_frame_freed",
     "cohmem_memory_failed",
+];
+
+/// What the compiler of the kernel's side refuses; clippy does not see these crates.
+const LINTS: [&str; 4] = [
+    "-Dwarnings",
+    "-Wmissing_docs",
+    "-Wunreachable_pub",
+    "-Dunsafe_op_in_unsafe_fn",
 ];
 
 const BUILTINS: &str = "\
@@ -164,28 +173,22 @@ pub(super) fn build(
         step::run(&output, &key, || {
             let mut command = compiler.rustc_over_core(name, out, &names);
             command.args(["--crate-type", "rlib"]).args(variant.cfg());
-            let text = output_of(command.arg("-o").arg(&output).arg(source.join("lib.rs")))?;
-            eprint!("{text}");
-            Ok(())
+            command.args(LINTS);
+            output_of(command.arg("-o").arg(&output).arg(source.join("lib.rs"))).map(drop)
         })?;
         libraries.push(output);
         names.push(name);
     }
 
-    let source = tree.module().join("src");
+    let source = tree.root.join(variant.directory()).join("src");
     let crate_object = out.join("module.o");
     let key = key.text("module").directory(&source)?;
     step::run(&crate_object, &key, || {
-        let mut command = compiler.rustc_over_core("cohmem", out, &names);
+        let mut command = compiler.rustc_over_core(variant.module(), out, &names);
         command
             .args(["--crate-type", "lib", "--emit", "obj"])
             .args(variant.cfg());
-        command.args([
-            "-Dwarnings",
-            "-Wmissing_docs",
-            "-Wunreachable_pub",
-            "-Dunsafe_op_in_unsafe_fn",
-        ]);
+        command.args(LINTS);
         output_of(
             command
                 .arg("-o")
@@ -205,7 +208,7 @@ fn link(
     output: &Path,
     key: &Key,
 ) -> Result<PathBuf> {
-    let script = tree.module().join("merge.lds");
+    let script = tree.shared().join("merge.lds");
     let key = key
         .clone()
         .text("link")

@@ -466,7 +466,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "no_memory_failure_operation",
         guards: "poison in the lab",
         changes: &[(
-            "kernel/module/helpers/pagemap.c",
+            "kernel/sys/helpers/pagemap.c",
             "\treturn cohmem_memory_failed(pagemap, pfn, nr_pages);",
             "\treturn -95;",
         )],
@@ -480,7 +480,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "stale_mlock_count",
         guards: "C9: mlock accounting",
         changes: &[(
-            "kernel/module/src/sys/page.rs",
+            "kernel/sys/src/page.rs",
             "        if is_mlocked {",
             "        if false && is_mlocked {",
         )],
@@ -494,7 +494,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "module_goes_with_devices",
         guards: "unloading is refused while attached",
         changes: &[(
-            "kernel/module/src/sys/pagemap.rs",
+            "kernel/sys/src/pagemap.rs",
             "        module.leave();",
             "        if false {\n            module.leave();\n        }",
         )],
@@ -508,7 +508,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "any_file_is_authority",
         guards: "C10: only pagemap and mem are authority",
         changes: &[(
-            "kernel/module/src/sys/process.rs",
+            "kernel/sys/src/process.rs",
             ".any(|known| known.load(Relaxed) == operations)",
             ".any(|known| known.load(Relaxed) == operations || !operations.is_null())",
         )],

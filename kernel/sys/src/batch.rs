@@ -10,17 +10,25 @@ use core::{
 use cohmem_frames::FrameIndex;
 use cohmem_kcore::{
     Errno,
-    host::{self, Pfn, Select, Source, Span, Unreadable},
+    host::{Pfn, Source, Span, Unreadable},
 };
 
-use super::{
+use crate::{
     arrays::{Arrays, entry_of, is_moving, page_of},
     check, complain, debug_by_name,
     page::Page,
-    pagemap::Chunk,
+    pagemap::{Chunk, FrameKeeper, Owner},
     stock::Stock,
 };
-use crate::host::Kernel;
+
+/// Which pages of an address space a batch collects.
+#[derive(Clone, Copy, Debug)]
+pub enum Select {
+    /// Those in system memory, and holes.
+    System,
+    /// Those in the coherent memory of one owner.
+    Device(Owner),
+}
 
 /// How the pages were collected, which decides how they are committed.
 enum Collected {
@@ -40,7 +48,7 @@ enum Collected {
 /// - Every valid entry of the target array is a page that is locked and referenced once, for the
 ///   batch, and that nobody else uses; the others are 0. Once `is_committed`, none is changed.
 /// - `'b` keeps what the pages came from: the lock of the address space, or the chunk.
-pub(crate) struct Batch<'b> {
+pub struct Batch<'b> {
     arrays: &'b mut Arrays,
     nr: usize,
     collected: Collected,
@@ -55,19 +63,19 @@ impl<'b> Batch<'b> {
     ///
     /// # Safety
     ///
-    /// `span` lies in `area` and is not empty and no longer than [`host::WINDOW_PAGES`]; the address space
+    /// `span` lies in `area` and is not empty and no longer than [`cohmem_kcore::host::WINDOW_PAGES`]; the address space
     /// of `area` is locked for reading by this thread for `'b`.
-    pub(super) unsafe fn of_area(
+    pub(crate) unsafe fn of_area(
         area: NonNull<bindings::vm_area_struct>,
         span: Span,
-        select: Select<'b, Kernel>,
+        select: Select,
         arrays: &'b mut Arrays,
     ) -> Result<Self, Errno> {
         let (flags, owner, is_from_device) = match select {
             Select::System => (bindings::MIGRATE_VMA_SELECT_SYSTEM, ptr::null_mut(), false),
-            Select::Device(chunk) => (
+            Select::Device(owner) => (
                 bindings::MIGRATE_VMA_SELECT_DEVICE_COHERENT,
-                chunk.owner(),
+                owner.as_ptr(),
                 true,
             ),
         };
@@ -106,7 +114,7 @@ impl<'b> Batch<'b> {
     ///
     /// `first..first + nr` are pages of one chunk that is registered for `'b`; those after the first
     /// `nr_skipped` have initialised struct pages.
-    pub(super) unsafe fn of_frames(
+    pub(crate) unsafe fn of_frames(
         first: Pfn,
         nr: usize,
         nr_skipped: usize,
@@ -157,7 +165,7 @@ impl<'b> Batch<'b> {
     }
 
     /// The collected page of an entry.
-    pub(crate) fn source_page(&self, index: usize) -> Option<Page> {
+    pub fn source_page(&self, index: usize) -> Option<Page> {
         page_of(self.source_entry(index))
     }
 
@@ -176,8 +184,9 @@ impl<'b> Batch<'b> {
     }
 }
 
-impl host::Batch<Kernel> for Batch<'_> {
-    fn source(&self, index: usize) -> Source {
+impl Batch<'_> {
+    /// State of entry `index` (below the number of pages collected).
+    pub fn source(&self, index: usize) -> Source {
         let entry = self.source_entry(index);
         if !is_moving(entry) {
             return Source::Skipped;
@@ -185,7 +194,14 @@ impl host::Batch<Kernel> for Batch<'_> {
         page_of(entry).map_or(Source::Hole, |page| Source::Page(page.facts()))
     }
 
-    fn assign_frame(&mut self, index: usize, chunk: &Chunk, frame: FrameIndex) {
+    /// Makes `frame` of `chunk` the destination of the entry. Call only with a frame that the keeper of the
+    /// chunk handed out, and that nobody else holds.
+    pub fn assign_frame<K: FrameKeeper>(
+        &mut self,
+        index: usize,
+        chunk: &Chunk<K>,
+        frame: FrameIndex,
+    ) {
         let Some(page) = chunk.page(frame) else {
             return complain();
         };
@@ -199,7 +215,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         *slot = entry_of(page);
     }
 
-    fn assign_system(&mut self, index: usize, stock: &mut Stock) -> bool {
+    /// Makes a page of `stock` the destination; `false` when the stock is empty.
+    pub fn assign_system(&mut self, index: usize, stock: &mut Stock) -> bool {
         let Some(slot) = self.vacancy(index) else {
             complain();
             return true;
@@ -217,14 +234,17 @@ impl host::Batch<Kernel> for Batch<'_> {
         false
     }
 
-    fn copy(&mut self, index: usize) -> Result<(), Unreadable> {
+    /// Copies the source into the destination.
+    ///
+    /// # Errors
+    ///
+    /// The hardware lost the source's content; the destination's is undefined.
+    pub fn copy(&mut self, index: usize) -> Result<(), Unreadable> {
         let (Some(target), Some(source)) = (self.target_page(index), self.source_page(index))
         else {
             complain();
             return Err(Unreadable);
         };
-        #[cfg(hooks)]
-        crate::hooks::copying()?;
         if self.is_from_device {
             // SAFETY: by the type invariants both pages are referenced for the batch, and the target
             // is used by nobody else.
@@ -233,12 +253,11 @@ impl host::Batch<Kernel> for Batch<'_> {
             // SAFETY: as above.
             unsafe { target.copy_from_system(source) }?;
         }
-        #[cfg(hooks)]
-        crate::hooks::copied(source);
         Ok(())
     }
 
-    fn zero(&mut self, index: usize) {
+    /// Zeroes the destination.
+    pub fn zero(&mut self, index: usize) {
         let Some(target) = self.target_page(index) else {
             return complain();
         };
@@ -246,7 +265,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         unsafe { target.clear() };
     }
 
-    fn unassign(&mut self, index: usize) {
+    /// Gives the destination back: the page stays. A frame goes back to its keeper.
+    pub fn unassign(&mut self, index: usize) {
         if self.is_committed {
             return complain();
         }
@@ -263,7 +283,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         unsafe { target.put() };
     }
 
-    fn commit(&mut self) {
+    /// Hands each source's identity to its destination, once; pages that turn out to be in use stay.
+    pub fn commit(&mut self) {
         if self.is_committed {
             return complain();
         }
@@ -290,7 +311,8 @@ impl host::Batch<Kernel> for Batch<'_> {
         }
     }
 
-    fn is_moved(&self, index: usize) -> bool {
+    /// The entry moved (after [`Self::commit`]).
+    pub fn is_moved(&self, index: usize) -> bool {
         self.is_committed && is_moving(self.source_entry(index)) && self.target_entry(index) != 0
     }
 }
@@ -300,7 +322,7 @@ impl Drop for Batch<'_> {
         if !self.is_committed {
             // The kernel would take an entry with a target for one that moved.
             for index in 0..self.nr {
-                host::Batch::unassign(self, index);
+                self.unassign(index);
             }
         }
         match &mut self.collected {

@@ -12,7 +12,7 @@ use core::{
 
 use cohmem_kcore::Errno;
 
-use super::debug_by_name;
+use crate::debug_by_name;
 
 /// What the kernel's allocator aligns to at least.
 const ALIGNMENT: usize = 8;
@@ -54,7 +54,7 @@ unsafe fn release<T>(memory: NonNull<T>, nr: usize) {
 /// # Invariants
 ///
 /// `memory` holds an initialised `T`, is owned by the box, and never moves.
-pub(crate) struct KernelBox<T> {
+pub struct KernelBox<T> {
     memory: NonNull<T>,
 }
 
@@ -65,7 +65,7 @@ unsafe impl<T: Sync> Sync for KernelBox<T> {}
 
 impl<T> KernelBox<T> {
     /// Boxes `value`. May sleep.
-    pub(crate) fn new(value: T) -> Result<Self, Errno> {
+    pub fn new(value: T) -> Result<Self, Errno> {
         let memory = allocate::<T>(1)?;
         // SAFETY: `allocate` returned room for one `T`, aligned, which nobody else knows.
         unsafe { memory.write(value) };
@@ -74,7 +74,7 @@ impl<T> KernelBox<T> {
     }
 
     /// Gives the value's memory away.
-    pub(crate) fn into_raw(self) -> NonNull<T> {
+    pub fn into_raw(self) -> NonNull<T> {
         ManuallyDrop::new(self).memory
     }
 
@@ -83,13 +83,13 @@ impl<T> KernelBox<T> {
     /// # Safety
     ///
     /// `memory` came from `into_raw`, is taken back once, and no reference into it is left.
-    pub(crate) unsafe fn from_raw(memory: NonNull<T>) -> Self {
+    pub unsafe fn from_raw(memory: NonNull<T>) -> Self {
         // INVARIANT: it was a box's, and by the caller's promise nobody else's now.
         Self { memory }
     }
 
     /// Address of the value, which stays the same for the life of the box.
-    pub(crate) fn as_ptr(&self) -> NonNull<T> {
+    pub fn as_ptr(&self) -> NonNull<T> {
         self.memory
     }
 }
@@ -124,7 +124,7 @@ impl<T> Drop for KernelBox<T> {
 /// # Invariants
 ///
 /// `memory` holds `len` initialised values and is owned by the buffer.
-pub(crate) struct Buffer<T> {
+pub struct Buffer<T> {
     memory: NonNull<T>,
     len: usize,
 }
@@ -136,7 +136,7 @@ unsafe impl<T: Sync> Sync for Buffer<T> {}
 
 impl<T: Copy> Buffer<T> {
     /// `len` copies of `fill`. May sleep.
-    pub(crate) fn new(len: usize, fill: T) -> Result<Self, Errno> {
+    pub fn new(len: usize, fill: T) -> Result<Self, Errno> {
         let memory = allocate::<T>(len)?;
         for index in 0..len {
             // SAFETY: `allocate` returned room for `len` values, and `index` is below.
@@ -175,11 +175,11 @@ impl<T> Drop for Buffer<T> {
 }
 
 /// Zeroed words that threads and interrupt handlers share.
-pub(crate) type Words = Buffer<AtomicU64>;
+pub type Words = Buffer<AtomicU64>;
 
 impl Words {
     /// `len` zeroed words. May sleep.
-    pub(crate) fn zeroed(len: usize) -> Result<Self, Errno> {
+    pub fn zeroed(len: usize) -> Result<Self, Errno> {
         // INVARIANT: an atomic may have any value, zero as well, so that the allocated zeros are
         // initialised words.
         Ok(Self {
@@ -200,7 +200,7 @@ struct SharedValue<T> {
 ///
 /// `memory` is a box given away; its count is the number of owners, and the value lives while that is
 /// not 0.
-pub(crate) struct Shared<T> {
+pub struct Shared<T> {
     memory: NonNull<SharedValue<T>>,
 }
 
@@ -211,7 +211,7 @@ unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
     /// Shares `value`. May sleep.
-    pub(crate) fn new(value: T) -> Result<Self, Errno> {
+    pub fn new(value: T) -> Result<Self, Errno> {
         let count = UnsafeCell::new(MaybeUninit::zeroed());
         let boxed = KernelBox::new(SharedValue { count, value })?;
         // SAFETY: the count is in memory that is ours alone until this function returns.

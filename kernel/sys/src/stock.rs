@@ -5,21 +5,21 @@ use core::ptr::{self, NonNull};
 
 use cohmem_kcore::{Errno, host::WINDOW_PAGES};
 
-use super::{debug_by_name, memory::Buffer, page::Page};
+use crate::{debug_by_name, memory::Buffer, page::Page};
 
 /// System pages allocated ahead: they are private, with one reference each, the stock's.
 ///
 /// # Invariants
 ///
 /// Entries `0..len` of `pages` point to such pages, all others are null.
-pub(crate) struct Stock {
+pub struct Stock {
     pages: Buffer<*mut bindings::page>,
     len: usize,
 }
 
 impl Stock {
     /// An empty stock. May sleep.
-    pub(crate) fn new() -> Result<Self, Errno> {
+    pub fn new() -> Result<Self, Errno> {
         // INVARIANT: no pages, all entries null.
         Ok(Self {
             pages: Buffer::new(WINDOW_PAGES, ptr::null_mut())?,
@@ -28,7 +28,7 @@ impl Stock {
     }
 
     /// Allocates until there are `nr_pages`; returns how many there are. May sleep.
-    pub(crate) fn refill(&mut self, nr_pages: usize) -> usize {
+    pub fn refill(&mut self, nr_pages: usize) -> usize {
         let wanted = nr_pages.min(self.pages.len());
         while self.len < wanted {
             let nr = self.allocate_bulk(wanted);
@@ -69,7 +69,7 @@ impl Stock {
     }
 
     /// Takes a page out.
-    pub(crate) fn pop(&mut self) -> Option<Page> {
+    pub fn pop(&mut self) -> Option<Page> {
         let last = self.len.checked_sub(1)?;
         let slot = self.pages.get_mut(last)?;
         let page = NonNull::new(core::mem::replace(slot, ptr::null_mut()))?;
@@ -89,25 +89,25 @@ impl Drop for Stock {
 }
 
 /// System memory that can be allocated without swapping, in pages.
-pub(crate) fn available_pages() -> u64 {
+pub fn available_pages() -> u64 {
     // SAFETY: sums counters up.
     u64::try_from(unsafe { bindings::si_mem_available() }).unwrap_or(0)
 }
 
 /// Pages of free swap.
-pub(crate) fn free_swap_pages() -> u64 {
+pub fn free_swap_pages() -> u64 {
     // SAFETY: reads a counter.
     unsafe { bindings::cohmem_free_swap_pages() }
 }
 
 /// Total system memory, in pages.
-pub(crate) fn total_pages() -> u64 {
+pub fn total_pages() -> u64 {
     // SAFETY: reads a counter.
     unsafe { bindings::cohmem_total_pages() }
 }
 
 /// The kernel moves pages of a large folio that is mapped page by page.
-pub(crate) fn moves_partly_mapped_folios() -> bool {
+pub fn moves_partly_mapped_folios() -> bool {
     // SAFETY: returns a constant of the kernel's version.
     unsafe { bindings::cohmem_moves_partly_mapped_folios() }
 }

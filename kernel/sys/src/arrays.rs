@@ -5,17 +5,17 @@ use core::{ffi::c_ulong, ptr::NonNull};
 
 use cohmem_kcore::{Errno, host::WINDOW_PAGES};
 
-use super::{debug_by_name, memory::Buffer, page::Page};
+use crate::{debug_by_name, memory::Buffer, page::Page};
 
 /// The arrays of one batch.
-pub(crate) struct Arrays {
-    pub(super) source: Buffer<c_ulong>,
-    pub(super) target: Buffer<c_ulong>,
+pub struct Arrays {
+    pub(crate) source: Buffer<c_ulong>,
+    pub(crate) target: Buffer<c_ulong>,
 }
 
 impl Arrays {
     /// Arrays for [`WINDOW_PAGES`] pages. May sleep.
-    pub(crate) fn new() -> Result<Self, Errno> {
+    pub fn new() -> Result<Self, Errno> {
         Ok(Self {
             source: Buffer::new(WINDOW_PAGES, 0)?,
             target: Buffer::new(WINDOW_PAGES, 0)?,
@@ -24,19 +24,19 @@ impl Arrays {
 }
 
 /// The page of an entry.
-pub(super) fn page_of(entry: c_ulong) -> Option<Page> {
+pub(crate) fn page_of(entry: c_ulong) -> Option<Page> {
     // SAFETY: the entry was made by the kernel or by `entry_of`; the function only computes.
     NonNull::new(unsafe { bindings::cohmem_migrate_pfn_to_page(entry) }).map(Page::new)
 }
 
 /// The entry of a page.
-pub(super) fn entry_of(page: Page) -> c_ulong {
+pub(crate) fn entry_of(page: Page) -> c_ulong {
     // SAFETY: pure arithmetic.
     unsafe { bindings::cohmem_migrate_pfn(page.pfn().0) }
 }
 
 /// The kernel will move, or has moved, what the entry stands for.
-pub(super) fn is_moving(entry: c_ulong) -> bool {
+pub(crate) fn is_moving(entry: c_ulong) -> bool {
     // SAFETY: pure arithmetic.
     unsafe { bindings::cohmem_migrate_is_moving(entry) }
 }

@@ -10,7 +10,7 @@ use core::{
 
 use cohmem_kcore::Errno;
 
-use super::{KernelStatic, check, page::Page, process::Plain};
+use crate::{KernelStatic, check, page::Page, process::Plain};
 
 /// Declares the arguments of `hooks.h`.
 macro_rules! arguments {
@@ -18,8 +18,11 @@ macro_rules! arguments {
         $(
             $(#[$attribute])*
             #[repr(C)]
-            pub(crate) struct $name {
-                $(pub(crate) $field: $type),+
+            pub struct $name {
+                $(
+                    #[doc = concat!("`", stringify!($field), "`, as the header says.")]
+                    pub $field: $type
+                ),+
             }
 
             // SAFETY: integers of one width only, so that there is no padding and any value is valid.
@@ -42,12 +45,12 @@ arguments! {
 }
 
 /// `_IOWR` of the driver's magic.
-pub(crate) const fn command_of<T>(number: u32) -> u32 {
+pub const fn command_of<T>(number: u32) -> u32 {
     (3 << 30) | ((size_of::<T>() as u32) << 16) | plain_command(number)
 }
 
 /// `_IO` of the driver's magic.
-pub(crate) const fn plain_command(number: u32) -> u32 {
+pub const fn plain_command(number: u32) -> u32 {
     (cohmem_uapi::ioctl::MAGIC << 8) | number
 }
 
@@ -55,7 +58,7 @@ pub(crate) const fn plain_command(number: u32) -> u32 {
 static HELD: AtomicPtr<bindings::page> = AtomicPtr::new(ptr::null_mut());
 
 /// Takes a plain reference to the page that the caller maps at `address`.
-pub(crate) fn hold(address: u64) -> Result<(), Errno> {
+pub fn hold(address: u64) -> Result<(), Errno> {
     let mut page = ptr::null_mut();
     // SAFETY: one page is asked for, and there is room for one; the caller may sleep.
     let nr = unsafe {
@@ -75,7 +78,7 @@ pub(crate) fn hold(address: u64) -> Result<(), Errno> {
 }
 
 /// `ENODEV` when no page is held.
-pub(crate) fn require() -> Result<(), Errno> {
+pub fn require() -> Result<(), Errno> {
     if HELD.load(Relaxed).is_null() {
         Err(Errno::ENODEV)
     } else {
@@ -84,12 +87,12 @@ pub(crate) fn require() -> Result<(), Errno> {
 }
 
 /// The page is the held one.
-pub(crate) fn is_held(page: Page) -> bool {
+pub fn is_held(page: Page) -> bool {
     ptr::eq(HELD.load(Relaxed), page.as_ptr())
 }
 
 /// Gives the held page's reference up. Any context.
-pub(crate) fn release() -> Result<(), Errno> {
+pub fn release() -> Result<(), Errno> {
     let page = HELD.swap(ptr::null_mut(), Relaxed);
     if page.is_null() {
         return Err(Errno::ENODEV);
@@ -107,7 +110,7 @@ fn put(page: *mut bindings::page) {
 }
 
 /// Writes to the held page; `offset` is a multiple of 8 within a page.
-pub(crate) fn write(offset: u64, value: u64) {
+pub fn write(offset: u64, value: u64) {
     let page = HELD.load(Relaxed);
     if page.is_null() {
         return;
@@ -121,7 +124,7 @@ pub(crate) fn write(offset: u64, value: u64) {
 }
 
 /// Sleeps.
-pub(crate) fn sleep_ms(milliseconds: u32) {
+pub fn sleep_ms(milliseconds: u32) {
     // SAFETY: the driver's work may sleep at each of its points.
     unsafe { bindings::msleep(milliseconds) };
 }
@@ -130,7 +133,7 @@ static WORK: KernelStatic<MaybeUninit<bindings::irq_work>> =
     KernelStatic::new(MaybeUninit::zeroed());
 
 /// Gives the held page's reference up in a hard interrupt on this processor, and waits for that.
-pub(crate) fn release_in_irq() {
+pub fn release_in_irq() {
     let work = WORK.get().cast();
     // SAFETY: a static that is not queued: every queueing is waited for below, by one test at a time.
     unsafe { bindings::cohmem_irq_work_init(work, Some(release_now)) };

@@ -11,14 +11,14 @@ use cohmem_kcore::Errno;
 ///
 /// The range is requested from the kernel's resource tree, by this value.
 #[derive(Debug)]
-pub(crate) struct Claim {
+pub struct Claim {
     phys: u64,
     bytes: u64,
 }
 
 impl Claim {
     /// Checks that the firmware soft-reserved all of the range, and claims it. May sleep.
-    pub(crate) fn new(phys: u64, bytes: u64) -> Result<Self, Errno> {
+    pub fn new(phys: u64, bytes: u64) -> Result<Self, Errno> {
         // SAFETY: looks the range up in the resource tree, under its lock.
         if unsafe { bindings::cohmem_overlaps_ram(phys, bytes) } {
             return Err(Errno::EADDRINUSE);
@@ -72,7 +72,7 @@ extern "C" fn visit(resource: *mut bindings::resource, arg: *mut c_void) -> c_in
 }
 
 /// The node that pages of the range count in: the firmware's if it is online, else the nearest.
-pub(crate) fn node_of(phys: u64) -> c_int {
+pub fn node_of(phys: u64) -> c_int {
     // SAFETY: accepts any address.
     let target = unsafe { bindings::phys_to_target_node(phys) };
     // SAFETY: there is always an online node.
@@ -104,7 +104,7 @@ fn is_online(node: c_int) -> bool {
 }
 
 /// First physical address above what the kernel can map.
-pub(crate) fn phys_end() -> u64 {
+pub fn phys_end() -> u64 {
     // SAFETY: reads what the kernel found out about the processor at boot.
     let processor = unsafe { bindings::cohmem_phys_end() };
     // SAFETY: reads constants of the kernel's address space.

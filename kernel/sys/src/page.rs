@@ -6,7 +6,7 @@ use core::{mem::MaybeUninit, ptr::NonNull};
 use cohmem_kcore::host::{PageFacts, Pfn, Unreadable};
 
 /// Bytes of a page.
-pub(crate) const PAGE_BYTES: u64 = cohmem_uapi::FRAME_BYTES;
+pub const PAGE_BYTES: u64 = cohmem_uapi::FRAME_BYTES;
 
 /// The struct page of a physical page. Owns nothing.
 ///
@@ -15,7 +15,7 @@ pub(crate) const PAGE_BYTES: u64 = cohmem_uapi::FRAME_BYTES;
 /// The struct page exists for as long as the value is used: it is one of online system memory, or of
 /// a chunk that is registered.
 #[derive(Clone, Copy)]
-pub(crate) struct Page(NonNull<bindings::page>);
+pub struct Page(NonNull<bindings::page>);
 
 impl Page {
     /// The page with this struct page.
@@ -26,7 +26,7 @@ impl Page {
     }
 
     /// The page with this number, if it is one of online system memory.
-    pub(crate) fn online(pfn: Pfn) -> Option<Self> {
+    pub fn online(pfn: Pfn) -> Option<Self> {
         // SAFETY: accepts any number; returns null for what is no online memory.
         let page = unsafe { bindings::pfn_to_online_page(pfn.0) };
         NonNull::new(page).map(Self::new)
@@ -38,13 +38,13 @@ impl Page {
     }
 
     /// Its number.
-    pub(crate) fn pfn(self) -> Pfn {
+    pub fn pfn(self) -> Pfn {
         // SAFETY: the struct page exists by the type invariants.
         Pfn(unsafe { bindings::cohmem_page_to_pfn(self.as_ptr()) })
     }
 
     /// What the kernel says of it now; advisory unless it is locked.
-    pub(crate) fn facts(self) -> PageFacts {
+    pub fn facts(self) -> PageFacts {
         let mut facts = MaybeUninit::uninit();
         // SAFETY: the struct page exists by the type invariants; the function only reads it, and a stale
         // answer is allowed.
@@ -67,13 +67,13 @@ impl Page {
     }
 
     /// It is marked as poisoned.
-    pub(crate) fn is_poisoned(self) -> bool {
+    pub fn is_poisoned(self) -> bool {
         // SAFETY: the struct page exists by the type invariants.
         unsafe { bindings::cohmem_page_is_poisoned(self.as_ptr()) }
     }
 
     /// Marks it as poisoned.
-    pub(crate) fn set_poisoned(self) {
+    pub fn set_poisoned(self) {
         // SAFETY: the struct page exists by the type invariants; setting the flag is atomic.
         unsafe { bindings::cohmem_page_set_poisoned(self.as_ptr()) };
     }
@@ -83,7 +83,7 @@ impl Page {
     /// # Safety
     ///
     /// The page is a device page with no reference left, and nobody hands it out meanwhile.
-    pub(crate) unsafe fn forget_owner(self) {
+    pub unsafe fn forget_owner(self) {
         // SAFETY: the struct page exists by the type invariants.
         let is_mlocked = unsafe { bindings::cohmem_page_is_mlocked(self.as_ptr()) };
         if is_mlocked {
@@ -96,7 +96,7 @@ impl Page {
     }
 
     /// Tries to take the page lock.
-    pub(crate) fn try_lock(self) -> bool {
+    pub fn try_lock(self) -> bool {
         // SAFETY: the struct page exists by the type invariants.
         unsafe { bindings::cohmem_page_try_lock(self.as_ptr()) }
     }
@@ -106,7 +106,7 @@ impl Page {
     /// # Safety
     ///
     /// The caller holds the page lock.
-    pub(crate) unsafe fn unlock(self) {
+    pub unsafe fn unlock(self) {
         // SAFETY: locked by the caller's promise.
         unsafe { bindings::cohmem_page_unlock(self.as_ptr()) };
     }
@@ -116,7 +116,7 @@ impl Page {
     /// # Safety
     ///
     /// The caller owns a reference and does not use the page after.
-    pub(crate) unsafe fn put(self) {
+    pub unsafe fn put(self) {
         // SAFETY: the caller's reference is given up, once.
         unsafe { bindings::cohmem_put_page(self.as_ptr()) };
     }
@@ -127,7 +127,7 @@ impl Page {
     /// # Safety
     ///
     /// Nobody else reads or writes `to`, and the caller owns references to both.
-    pub(crate) unsafe fn copy_from_system(self, from: Self) -> Result<(), Unreadable> {
+    pub unsafe fn copy_from_system(self, from: Self) -> Result<(), Unreadable> {
         // SAFETY: both pages exist and are mapped by the kernel; `self` is the caller's alone.
         let lost = unsafe { bindings::cohmem_page_copy(self.as_ptr(), from.as_ptr()) };
         if lost == 0 { Ok(()) } else { Err(Unreadable) }
@@ -139,7 +139,7 @@ impl Page {
     /// # Safety
     ///
     /// As for [`Self::copy_from_system`].
-    pub(crate) unsafe fn copy_from_device(self, from: Self) -> Result<(), Unreadable> {
+    pub unsafe fn copy_from_device(self, from: Self) -> Result<(), Unreadable> {
         // SAFETY: the struct page exists by the type invariants; the kernel maps all coherent memory.
         let source = unsafe { bindings::cohmem_page_address(from.as_ptr()) };
         // SAFETY: as above.
@@ -160,7 +160,7 @@ impl Page {
     /// # Safety
     ///
     /// The caller owns a reference, and nobody else reads or writes the page.
-    pub(crate) unsafe fn clear(self) {
+    pub unsafe fn clear(self) {
         // SAFETY: the page exists, is mapped by the kernel, and is the caller's alone.
         unsafe { bindings::cohmem_page_clear(self.as_ptr()) };
     }

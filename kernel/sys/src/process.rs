@@ -8,27 +8,23 @@ use core::{
     sync::atomic::{AtomicPtr, Ordering::Relaxed},
 };
 
-use cohmem_kcore::{
-    Errno,
-    host::{AddressSpace, Privilege},
-};
+use cohmem_kcore::{Errno, host::Privilege};
 use cohmem_uapi::args;
 
-use super::{check, check_pointer, debug_by_name, vma::LockedMm};
-use crate::host::Kernel;
+use crate::{check, check_pointer, debug_by_name, vma::LockedMm};
 
 /// An address space.
 ///
 /// # Invariants
 ///
 /// The value owns a reference to its users: the page tables stay.
-pub(crate) struct Mm {
+pub struct Mm {
     mm: NonNull<bindings::mm_struct>,
 }
 
 impl Mm {
     /// The calling process's.
-    pub(crate) fn of_caller() -> Result<Self, Errno> {
+    pub fn of_caller() -> Result<Self, Errno> {
         // SAFETY: there is always a current task; null for a kernel thread.
         let mm = NonNull::new(unsafe { bindings::cohmem_current_mm() }).ok_or(Errno::ESRCH)?;
         // SAFETY: the current task uses `mm` until it exits, which it does not while it is here.
@@ -41,7 +37,7 @@ impl Mm {
     ///
     /// Opening the file was the permission check: the kernel asked ptrace, the security modules and
     /// Yama then (fs/proc/base.c, fs/proc/task_mmu.c).
-    pub(crate) fn of_proc_file(fd: i32) -> Result<Self, Errno> {
+    pub fn of_proc_file(fd: i32) -> Result<Self, Errno> {
         let fd = u32::try_from(fd).map_err(|_negative| Errno::EBADF)?;
         let file = FileRef::from_fd(fd)?;
         if !file.shows_address_space() {
@@ -69,10 +65,13 @@ impl Drop for Mm {
     }
 }
 
-impl AddressSpace<Kernel> for Mm {
-    type Locked<'a> = LockedMm<'a>;
-
-    fn lock(&self) -> Result<LockedMm<'_>, Errno> {
+impl Mm {
+    /// Locks the address space for reading. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EINTR` on a fatal signal.
+    pub fn lock(&self) -> Result<LockedMm<'_>, Errno> {
         // SAFETY: by the type invariants the address space lives; the caller may sleep.
         let result = unsafe { bindings::cohmem_mmap_read_lock_killable(self.mm.as_ptr()) };
         check(result)?;
@@ -80,7 +79,8 @@ impl AddressSpace<Kernel> for Mm {
         Ok(unsafe { LockedMm::new(self.mm) })
     }
 
-    fn has_swapped_pages(&self) -> bool {
+    /// Some of its pages may be in swap.
+    pub fn has_swapped_pages(&self) -> bool {
         // SAFETY: by the type invariants the address space lives; the counter needs no lock.
         unsafe { bindings::cohmem_mm_swapped_pages(self.mm.as_ptr()) != 0 }
     }
@@ -156,7 +156,7 @@ static PROC_OPERATIONS: [AtomicPtr<bindings::file_operations>; 2] =
 
 /// Learns [`PROC_OPERATIONS`], which no header tells, from the caller's own files. Without procfs no
 /// file is accepted.
-pub(crate) fn learn_proc_files() {
+pub fn learn_proc_files() {
     for (known, path) in PROC_OPERATIONS
         .iter()
         .zip([c"/proc/self/pagemap", c"/proc/self/mem"])
@@ -170,7 +170,7 @@ pub(crate) fn learn_proc_files() {
 }
 
 /// The caller has this privilege over the initial user namespace.
-pub(crate) fn is_privileged(privilege: Privilege) -> bool {
+pub fn is_privileged(privilege: Privilege) -> bool {
     let capability = match privilege {
         Privilege::Administrate => bindings::CAP_SYS_ADMIN,
         Privilege::MoveShared => bindings::CAP_SYS_NICE,
@@ -180,25 +180,25 @@ pub(crate) fn is_privileged(privilege: Privilege) -> bool {
 }
 
 /// A fatal signal is pending for the caller.
-pub(crate) fn is_killed() -> bool {
+pub fn is_killed() -> bool {
     // SAFETY: reads the current task's own state.
     unsafe { bindings::cohmem_is_killed() }
 }
 
 /// A signal is pending for the caller.
-pub(crate) fn is_signalled() -> bool {
+pub fn is_signalled() -> bool {
     // SAFETY: reads the current task's own state.
     unsafe { bindings::cohmem_is_signalled() }
 }
 
 /// First address above user addresses.
-pub(crate) fn user_end() -> u64 {
+pub fn user_end() -> u64 {
     // SAFETY: reads a constant of the processor.
     unsafe { bindings::cohmem_user_end() }
 }
 
 /// Writes to the caller's memory. May sleep and fault.
-pub(crate) fn write_user(address: u64, bytes: &[u8]) -> Result<(), Errno> {
+pub fn write_user(address: u64, bytes: &[u8]) -> Result<(), Errno> {
     let source = bytes.as_ptr().cast();
     // SAFETY: the source is `bytes`; the function checks the target and stops at what can't be written.
     let nr_left = unsafe { bindings::cohmem_copy_to_user(address, source, bytes.len() as _) };
@@ -214,7 +214,7 @@ pub(crate) fn write_user(address: u64, bytes: &[u8]) -> Result<(), Errno> {
 /// # Safety
 ///
 /// Every bit pattern is a value of the type, and it has no padding.
-pub(crate) unsafe trait Plain: Sized {}
+pub unsafe trait Plain: Sized {}
 
 /// Implements [`Plain`] for the ABI's argument structures.
 macro_rules! plain {
@@ -237,7 +237,7 @@ plain!(
 );
 
 /// Reads a value from the caller's memory. May sleep and fault.
-pub(crate) fn read_plain<T: Plain>(address: u64) -> Result<T, Errno> {
+pub fn read_plain<T: Plain>(address: u64) -> Result<T, Errno> {
     let mut value = MaybeUninit::<T>::zeroed();
     let target = value.as_mut_ptr().cast();
     // SAFETY: the target is `value`; the function checks the source and stops at what can't be read.
@@ -250,7 +250,7 @@ pub(crate) fn read_plain<T: Plain>(address: u64) -> Result<T, Errno> {
 }
 
 /// Writes a value to the caller's memory. May sleep and fault.
-pub(crate) fn write_plain<T: Plain>(address: u64, value: &T) -> Result<(), Errno> {
+pub fn write_plain<T: Plain>(address: u64, value: &T) -> Result<(), Errno> {
     // SAFETY: a `T` is `size_of` bytes, all initialised, since it has no padding by `Plain`.
     let bytes = unsafe { core::slice::from_raw_parts(ptr::from_ref(value).cast(), size_of::<T>()) };
     write_user(address, bytes)

@@ -9,11 +9,15 @@ use core::{
 
 use cohmem_kcore::{
     Errno,
-    host::{LockedSpace, Mapping, Pfn, Select, Span, Vma, WINDOW_PAGES},
+    host::{Mapping, Pfn, Span, Vma, WINDOW_PAGES},
 };
 
-use super::{arrays::Arrays, batch::Batch, check, page::PAGE_BYTES};
-use crate::host::Kernel;
+use crate::{
+    arrays::Arrays,
+    batch::{Batch, Select},
+    check,
+    page::PAGE_BYTES,
+};
 
 /// Entries that one walk of the page tables fills: they live on the stack.
 const WALK_PAGES: usize = 64;
@@ -25,7 +29,7 @@ const HUGE_ORDER: u32 = 9;
 /// # Invariants
 ///
 /// This thread holds the lock, and `'a` keeps the address space alive.
-pub(crate) struct LockedMm<'a> {
+pub struct LockedMm<'a> {
     mm: NonNull<bindings::mm_struct>,
     /// The thread that took the lock gives it back: a raw pointer is not `Send`.
     space: PhantomData<&'a *mut ()>,
@@ -102,8 +106,9 @@ impl Drop for LockedMm<'_> {
     }
 }
 
-impl LockedSpace<Kernel> for LockedMm<'_> {
-    fn vma_from(&self, address: u64) -> Option<Vma> {
+impl LockedMm<'_> {
+    /// The first area that ends above `address`.
+    pub fn vma_from(&self, address: u64) -> Option<Vma> {
         let area = self.find(address)?;
         /// Calls a test of the area.
         macro_rules! ask {
@@ -126,7 +131,13 @@ impl LockedSpace<Kernel> for LockedMm<'_> {
         })
     }
 
-    fn snapshot(&mut self, span: Span, out: &mut [Mapping]) -> Result<(), Errno> {
+    /// Reads the page tables of `span`, which lies in one area: entry i of `out` is page i. Faults nothing
+    /// in.
+    ///
+    /// # Errors
+    ///
+    /// `EBUSY` when the tables changed under the walk, which trying again heals.
+    pub fn snapshot(&mut self, span: Span, out: &mut [Mapping]) -> Result<(), Errno> {
         let mut start = span.start;
         for part in out.chunks_mut(WALK_PAGES) {
             if start >= span.end {
@@ -143,10 +154,16 @@ impl LockedSpace<Kernel> for LockedMm<'_> {
         Ok(())
     }
 
-    fn collect<'b>(
+    /// Isolates and unmaps what can move of `span` (one area, at most [`WINDOW_PAGES`]); entry i of the batch
+    /// is page i. Until the batch is dropped, accesses to those pages wait.
+    ///
+    /// # Errors
+    ///
+    /// `EIO` when `span` is not in one area, and those of `migrate_vma_setup`: nothing was collected.
+    pub fn collect<'b>(
         &'b mut self,
         span: Span,
-        select: Select<'b, Kernel>,
+        select: Select,
         arrays: &'b mut Arrays,
     ) -> Result<Batch<'b>, Errno> {
         let area = self.area_of(span)?;

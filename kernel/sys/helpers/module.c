@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The module's description and entry points: macros that fill sections of their own. */
+/* A module's entry points and complaints: macros that fill sections of their own. */
 #include <linux/bug.h>
 #include <linux/module.h>
 
@@ -26,8 +26,3 @@ static void __exit module_leave(void)
 	cohmem_module_exit();
 }
 module_exit(module_leave);
-
-MODULE_DESCRIPTION("Device-owned coherent memory: migrates process memory there and back");
-MODULE_AUTHOR("The cohmem developers");
-MODULE_LICENSE("GPL");
-MODULE_VERSION("0.1.0");

@@ -12,7 +12,7 @@ use core::{
 
 use cohmem_kcore::{Errno, host::SleepLock};
 
-use super::{debug_by_name, memory::KernelBox};
+use crate::{debug_by_name, memory::KernelBox};
 
 struct Guarded<T> {
     semaphore: UnsafeCell<MaybeUninit<bindings::rw_semaphore>>,
@@ -27,7 +27,7 @@ struct Guarded<T> {
 ///
 /// The semaphore is initialised, at an address that stays, and the value is read or written only by
 /// those who hold it.
-pub(crate) struct RwLock<T> {
+pub struct RwLock<T> {
     guarded: KernelBox<Guarded<T>>,
 }
 
@@ -38,7 +38,7 @@ unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
 
 impl<T> RwLock<T> {
     /// A lock around `value`. May sleep.
-    pub(crate) fn new(value: T) -> Result<Self, Errno> {
+    pub fn new(value: T) -> Result<Self, Errno> {
         let guarded = KernelBox::new(Guarded {
             semaphore: UnsafeCell::new(MaybeUninit::zeroed()),
             class: UnsafeCell::new(MaybeUninit::zeroed()),
@@ -105,7 +105,7 @@ impl<T: core::fmt::Debug + Send + Sync> SleepLock<T> for RwLock<T> {
 /// # Invariants
 ///
 /// This thread holds the lock for reading.
-pub(crate) struct ReadGuard<'a, T> {
+pub struct ReadGuard<'a, T> {
     lock: &'a RwLock<T>,
     /// The thread that took the lock gives it back.
     not_send: PhantomData<*mut ()>,
@@ -132,7 +132,7 @@ impl<T> Drop for ReadGuard<'_, T> {
 /// # Invariants
 ///
 /// This thread holds the lock for writing.
-pub(crate) struct WriteGuard<'a, T> {
+pub struct WriteGuard<'a, T> {
     lock: &'a RwLock<T>,
     /// The thread that took the lock gives it back.
     not_send: PhantomData<*mut ()>,
@@ -166,13 +166,13 @@ debug_by_name! {
 }
 
 /// Lets other tasks run.
-pub(crate) fn relax() {
+pub fn relax() {
     // SAFETY: the caller may sleep, as the host's contract says, and holds no spinlock.
     unsafe { bindings::cohmem_relax() };
 }
 
 /// Sleeps; a fatal signal ends it early.
-pub(crate) fn sleep_ms(milliseconds: u64) {
+pub fn sleep_ms(milliseconds: u64) {
     // SAFETY: pure arithmetic.
     let jiffies = unsafe { bindings::cohmem_ms_to_jiffies(milliseconds) };
     // SAFETY: the caller may sleep, as the host's contract says.
@@ -180,7 +180,7 @@ pub(crate) fn sleep_ms(milliseconds: u64) {
 }
 
 /// Milliseconds of the monotonic clock.
-pub(crate) fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     // SAFETY: reads a clock; any context.
     unsafe { bindings::cohmem_now_ms() }
 }
@@ -191,7 +191,7 @@ pub(crate) fn now_ms() -> u64 {
 /// the processor that it runs on (mm/migrate_device.c), so it runs once on each.
 ///
 /// **Context:** may sleep; call with no lock held that a work item may wait for.
-pub(crate) fn drain_processors() {
+pub fn drain_processors() {
     let mut cpu: c_int = -1;
     loop {
         // SAFETY: `cpu` is -1 or a processor's number.
