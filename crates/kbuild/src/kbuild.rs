@@ -37,7 +37,7 @@ pub(super) fn build(
         .file(&source.join("Kbuild"))?
         .directory(&source.join("helpers"))?
         .directory(&shared)?
-        .file(&tree.root.join("include/uapi/linux/cohmem.h"))?
+        .file(&tree.header())?
         .file(object)?;
     step::run(&module, &key, || {
         copy_sources(&source, &shared, object, &directory)?;
