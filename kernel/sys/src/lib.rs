@@ -7,8 +7,10 @@
 //!
 //! - [`pagemap`]: device memory with struct pages of its own
 //! - [`batch`], [`vma`], [`process`]: whose pages move, and how
+//! - [`mirror`], [`hmm`]: a device's page tables that follow a process's
+//! - [`node`]: device nodes and debugfs files; [`gup`]: pages held for a device's own use
 //! - [`page`], [`stock`], [`range`]: pages, system pages allocated ahead, physical ranges
-//! - [`memory`], [`sync`]: memory for the driver itself, locks, time
+//! - [`memory`], [`xarray`], [`sync`]: memory for the driver itself, locks, time
 //!
 //! There is no allocator and no panic: memory is asked for fallibly ([`memory`]), and a panic, which would
 //! be a bug, stops the kernel thread as `BUG()` does.
@@ -17,7 +19,11 @@
 
 pub mod arrays;
 pub mod batch;
+pub mod gup;
+pub mod hmm;
 pub mod memory;
+pub mod mirror;
+pub mod node;
 pub mod page;
 pub mod pagemap;
 pub mod process;
@@ -25,6 +31,7 @@ pub mod range;
 pub mod stock;
 pub mod sync;
 pub mod vma;
+pub mod xarray;
 
 #[cfg(hooks)]
 pub mod hooks;

@@ -33,6 +33,23 @@ impl Mm {
         Ok(Self { mm })
     }
 
+    /// One whose structure is kept; `None` when its processes have ended.
+    ///
+    /// # Safety
+    ///
+    /// `mm` is an address space whose structure (`mmgrab`) lives for this call.
+    pub(crate) unsafe fn of_kept(mm: *mut bindings::mm_struct) -> Option<Self> {
+        let mm = NonNull::new(mm)?;
+        // SAFETY: the structure lives by the caller's promise.
+        let is_used = unsafe { bindings::cohmem_mmget_not_zero(mm.as_ptr()) };
+        // INVARIANT: the reference was just taken.
+        is_used.then_some(Self { mm })
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut bindings::mm_struct {
+        self.mm.as_ptr()
+    }
+
     /// The one behind an open file of procfs.
     ///
     /// Opening the file was the permission check: the kernel asked ptrace, the security modules and
@@ -202,6 +219,22 @@ pub fn write_user(address: u64, bytes: &[u8]) -> Result<(), Errno> {
     let source = bytes.as_ptr().cast();
     // SAFETY: the source is `bytes`; the function checks the target and stops at what can't be written.
     let nr_left = unsafe { bindings::cohmem_copy_to_user(address, source, bytes.len() as _) };
+    if nr_left == 0 {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
+}
+
+/// Reads the caller's memory. May sleep and fault.
+///
+/// # Errors
+///
+/// `EFAULT`: not all of it can be read; the content of `bytes` is undefined.
+pub fn read_user(address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    let target = bytes.as_mut_ptr().cast();
+    // SAFETY: the target is `bytes`; the function checks the source and stops at what can't be read.
+    let nr_left = unsafe { bindings::cohmem_copy_from_user(target, address, bytes.len() as _) };
     if nr_left == 0 {
         Ok(())
     } else {
