@@ -41,6 +41,9 @@ pub(crate) struct Args {
     /// Build the test device, `cohmem_dmirror.ko`, instead.
     #[arg(long, conflicts_with = "hooks")]
     dmirror: bool,
+    /// Build the example of a driver, `cohmem_example.ko`, instead.
+    #[arg(long, conflicts_with_all = ["hooks", "dmirror"])]
+    example: bool,
     /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build
     /// [default: the newest installed].
     #[arg(long, value_name = "RELEASE")]
@@ -56,6 +59,8 @@ pub(crate) enum Variant {
     Hooks,
     /// `cohmem_dmirror.ko`, the device that the kernel's own tests of device memory run on.
     Dmirror,
+    /// `cohmem_example.ko`, the driver of `docs/writing-a-driver.md`.
+    Example,
 }
 
 impl Variant {
@@ -64,6 +69,7 @@ impl Variant {
             Self::Shipped => "shipped",
             Self::Hooks => "hooks",
             Self::Dmirror => "dmirror",
+            Self::Example => "example",
         }
     }
 
@@ -72,6 +78,7 @@ impl Variant {
         match self {
             Self::Shipped | Self::Hooks => "cohmem",
             Self::Dmirror => "cohmem_dmirror",
+            Self::Example => "cohmem_example",
         }
     }
 
@@ -80,12 +87,13 @@ impl Variant {
         match self {
             Self::Shipped | Self::Hooks => "kernel/module",
             Self::Dmirror => "kernel/dmirror",
+            Self::Example => "kernel/example",
         }
     }
 
     fn cfg(self) -> &'static [&'static str] {
         match self {
-            Self::Shipped | Self::Dmirror => &[],
+            Self::Shipped | Self::Dmirror | Self::Example => &[],
             Self::Hooks => &["--cfg", "hooks"],
         }
     }
@@ -97,6 +105,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Variant::Hooks
     } else if args.dmirror {
         Variant::Dmirror
+    } else if args.example {
+        Variant::Example
     } else {
         Variant::Shipped
     };
@@ -171,5 +181,33 @@ impl Tree {
     /// What all modules are made of.
     fn shared(&self) -> PathBuf {
         self.root.join("kernel/sys")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::place::repository;
+
+    /// The code of a document's fenced blocks of Rust.
+    fn rust_blocks(document: &str) -> Vec<&str> {
+        document
+            .split("```rust\n")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once("```")?.0))
+            .collect()
+    }
+
+    #[test]
+    fn the_documents_driver_is_the_one_that_is_built() {
+        let tree = repository().expect("the tree");
+        let document = fs::read_to_string(tree.join("docs/writing-a-driver.md")).expect("docs");
+        let driver = fs::read_to_string(tree.join("kernel/example/src/lib.rs")).expect("driver");
+        let blocks = rust_blocks(&document);
+        assert!(blocks.len() >= 4, "the document shows the driver");
+        for block in blocks {
+            assert!(driver.contains(block), "not in the driver:\n{block}");
+        }
     }
 }

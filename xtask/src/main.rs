@@ -12,6 +12,7 @@ mod lab;
 mod lints;
 mod mutants;
 mod place;
+mod selftest;
 mod setup;
 mod test;
 mod tour;
@@ -33,6 +34,8 @@ enum Job {
     Lab(lab::Args),
     /// Build the kernel module against the installed kernel headers
     Kmod(kmod::Args),
+    /// Run the kernel's own tests of device memory on the test device, and on the kernel's
+    Selftest(selftest::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Job::Tour(args) => tour::run(&args),
         Job::Lab(args) => lab::run(&args),
         Job::Kmod(args) => kmod::run(&args),
+        Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),

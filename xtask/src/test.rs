@@ -17,6 +17,7 @@ use crate::{
     lab::{self, Guest, ModuleLoad},
     lints, mutants,
     place::{cargo, repository, target},
+    selftest,
     setup::{self, Group},
     tour,
 };
@@ -41,7 +42,7 @@ enum Stage {
     Host,
     /// The frame allocator under loom
     Loom,
-    /// The module builds, and its object passes the checks
+    /// The modules build, and their objects pass the checks
     Kmod,
     /// The lab notices planted bugs
     Lab,
@@ -51,6 +52,8 @@ enum Stage {
     Poison,
     /// Races that the test build of the module forces open
     Hooks,
+    /// The kernel's own tests of device memory, on the test device
+    Selftest,
     /// Taking memory over from the kernel's dax drivers, and giving it back
     Dax,
     /// The tour, small
@@ -105,7 +108,9 @@ impl Stage {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
-            Self::Kmod => kmod::build(Variant::Shipped).map(drop),
+            Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
+                .into_iter()
+                .try_for_each(|variant| kmod::build(variant).map(drop)),
             Self::Lab => lab::self_check(),
             Self::Guest => {
                 let skipped = ["--skip", "poison::", "--skip", "hooks::"];
@@ -120,6 +125,7 @@ impl Stage {
                 let filter = filter.unwrap_or("hooks::");
                 guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
             }
+            Self::Selftest => selftest::check(),
             Self::Dax => dax(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),

@@ -20,6 +20,7 @@ use cohmem_kcore::{
 use cohmem_ksys::{
     arrays::Arrays,
     memory::{Shared, Words},
+    module::Module,
     node::{DebugFile, DeviceNode},
     page::PAGE_BYTES,
     pagemap::{Chunk, FrameKeeper, NotHandedOut, Owner, Spec},
@@ -36,28 +37,37 @@ const NR_FRAMES: u64 = (256 << 20) / PAGE_BYTES;
 const NR_ROUNDS: u64 = 20;
 const WAIT_MS: u64 = 100;
 
-const NR_DEVICES: usize = 2;
-/// The kernel's suite has its private devices at 0 and 1.
-const NAMES: [&CStr; NR_DEVICES] = [c"hmm_dmirror2", c"hmm_dmirror3"];
+const NR_DEVICES: usize = 4;
+/// The kernel's suite has devices with private memory at 0 and 1, and with coherent memory at 2 and 3.
+/// The first two have no memory here: they only mirror, which the suite needs of them for the others.
+const NAMES: [&CStr; NR_DEVICES] = [
+    c"hmm_dmirror0",
+    c"hmm_dmirror1",
+    c"hmm_dmirror2",
+    c"hmm_dmirror3",
+];
 /// Tell the devices' memory apart by their addresses.
 static OWNERS: [u8; NR_DEVICES] = [0; NR_DEVICES];
 
 /// Everything that the module offers.
 pub(crate) struct Devices {
-    _nodes: [DeviceNode<File>; NR_DEVICES],
+    _nodes: [Option<DeviceNode<File>>; NR_DEVICES],
     _gup_test: Option<DebugFile<GupFile>>,
 }
 
-impl Devices {
-    /// Creates the nodes. May sleep.
-    pub(crate) fn new() -> Result<Self, Errno> {
-        let [first, second] = [0, 1].map(|number| start_of(number).ok_or(Errno::EINVAL));
-        let first = Shared::new(Device::new(first?, &OWNERS[0])?)?;
-        let second = Shared::new(Device::new(second?, &OWNERS[1])?)?;
-        let nodes = [
-            DeviceNode::new(NAMES[0], first.clone())?,
-            DeviceNode::new(NAMES[1], second.clone())?,
+impl Module for Devices {
+    fn load() -> Result<Self, Errno> {
+        let starts = [
+            None,
+            None,
+            Some(start_of(0).ok_or(Errno::EINVAL)?),
+            Some(start_of(1).ok_or(Errno::EINVAL)?),
         ];
+        let mut nodes: [Option<DeviceNode<File>>; NR_DEVICES] = [None, None, None, None];
+        for (((node, name), owner), start) in nodes.iter_mut().zip(NAMES).zip(&OWNERS).zip(starts) {
+            let device = Shared::new(Device::new(start, owner)?)?;
+            *node = Some(DeviceNode::new(name, device)?);
+        }
         // The kernel's own, if it has one, serves as well.
         let gup_test = match DebugFile::new(c"gup_test", ()) {
             Ok(file) => Some(file),
@@ -65,8 +75,8 @@ impl Devices {
             Err(_exists) => None,
         };
         // Only now, since a module that cannot be loaded goes even if a file of it is open.
-        for device in [&first, &second] {
-            device.is_open.store(true, Relaxed);
+        for node in nodes.iter().flatten() {
+            node.node().is_open.store(true, Relaxed);
         }
         Ok(Self {
             _nodes: nodes,
@@ -79,7 +89,8 @@ impl Devices {
 #[derive(Debug)]
 pub(crate) struct Device {
     owner: Owner,
-    start: u64,
+    /// Of its memory, if it has any.
+    start: Option<u64>,
     pool: Shared<FramePool<Words>>,
     memory: RwLock<Memory>,
     /// Files may be opened. Ordering: a stale `false` only refuses a file.
@@ -136,7 +147,7 @@ impl FrameKeeper for Keeper {
 }
 
 impl Device {
-    fn new(start: u64, owner: &'static u8) -> Result<Self, Errno> {
+    fn new(start: Option<u64>, owner: &'static u8) -> Result<Self, Errno> {
         let words = Words::zeroed(words_needed(NR_FRAMES))?;
         let pool = FramePool::new(words, NR_FRAMES).map_err(|_size| Errno::EOVERFLOW)?;
         Ok(Self {
@@ -190,7 +201,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// Those of [`Claim::new`] and [`Chunk::register`].
+    /// `EOPNOTSUPP`: the device has none. Those of [`Claim::new`] and [`Chunk::register`].
     pub(crate) fn memory(&self) -> Result<ReadGuard<'_, Memory>, Errno> {
         loop {
             let memory = self.memory.read();
@@ -206,10 +217,11 @@ impl Device {
     }
 
     fn register(&self) -> Result<Chunk<Keeper>, Errno> {
-        let claim = Claim::new(self.start, NR_FRAMES.saturating_mul(PAGE_BYTES))?;
+        let start = self.start.ok_or(Errno::EOPNOTSUPP)?;
+        let claim = Claim::new(start, NR_FRAMES.saturating_mul(PAGE_BYTES))?;
         let spec = Spec {
             owner: self.owner,
-            phys: self.start,
+            phys: start,
             nr_frames: NR_FRAMES,
             first: FrameIndex::new(0),
             nr_metadata: 0,

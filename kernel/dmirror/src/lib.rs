@@ -7,7 +7,7 @@
 //! - [`file`]: an open node: a process's address space, the device's page tables for it, its commands
 //! - [`device`]: the memory of one device, and how it is taken home
 //! - [`gup`]: `/sys/kernel/debug/gup_test`, where the kernel has none
-//! - [`sys`]: the module's entry points and parameters
+//! - [`sys`]: the module's parameters
 #![no_std]
 #![deny(unsafe_code)]
 #![deny(elided_lifetimes_in_paths)]
@@ -17,5 +17,7 @@ mod device;
 mod file;
 mod gup;
 mod migrate;
-#[expect(unsafe_code, reason = "entry points and parameters are C's")]
+#[expect(unsafe_code, reason = "the parameters are C's")]
 mod sys;
+
+cohmem_ksys::module!(device::Devices);

@@ -8,6 +8,7 @@
 //! - [`pagemap`]: device memory with struct pages of its own
 //! - [`batch`], [`vma`], [`process`]: whose pages move, and how
 //! - [`mirror`], [`hmm`]: a device's page tables that follow a process's
+//! - [`module`], [`abi`]: a module's beginning and end, the arguments of its commands
 //! - [`node`]: device nodes and debugfs files; [`gup`]: pages held for a device's own use
 //! - [`page`], [`stock`], [`range`]: pages, system pages allocated ahead, physical ranges
 //! - [`memory`], [`xarray`], [`sync`]: memory for the driver itself, locks, time
@@ -17,12 +18,14 @@
 #![no_std]
 #![deny(elided_lifetimes_in_paths)]
 
+pub mod abi;
 pub mod arrays;
 pub mod batch;
 pub mod gup;
 pub mod hmm;
 pub mod memory;
 pub mod mirror;
+pub mod module;
 pub mod node;
 pub mod page;
 pub mod pagemap;

@@ -142,6 +142,12 @@ pub struct DeviceNode<F: OpenFile> {
     registered: KernelBox<Registered<F::Node>>,
 }
 
+// SAFETY: a node is not bound to a thread: its name and operations are statics; what its files share may be
+// sent.
+unsafe impl<F: OpenFile> Send for DeviceNode<F> {}
+// SAFETY: as above; the kernel synchronises the access to its object.
+unsafe impl<F: OpenFile> Sync for DeviceNode<F> {}
+
 impl<F: OpenFile> DeviceNode<F> {
     /// Creates the node, for root alone. Files can be opened from here on, before this function returns:
     /// `node` is complete.
