@@ -87,11 +87,8 @@ fn dmirror(size_mib: u64, nr_rounds: u64, output: Output) -> Result<String> {
     let mut command = vec![program.display().to_string(), "dmirror".to_owned()];
     command.push(format!("--ours={}", ours.display()));
     command.push(format!("--theirs={}", theirs.display()));
-    for (number, range) in guest.spm.iter().enumerate() {
-        command.push(format!(
-            "--parameter=spm_addr_dev{number}={:#x}",
-            range.start
-        ));
+    for parameter in selftest::parameters(&guest) {
+        command.push(format!("--parameter={parameter}"));
     }
     command.push(format!("--size={size_mib}"));
     command.push(format!("--rounds={nr_rounds}"));

@@ -57,6 +57,14 @@ const MAY_FAIL: [NeedsSymbol; 3] = [
     },
 ];
 
+/// The test devices' parameters for the soft-reserved ranges of a guest.
+pub(crate) fn parameters(guest: &Guest) -> Vec<String> {
+    let ranges = guest.spm.iter().enumerate();
+    ranges
+        .map(|(number, range)| format!("spm_addr_dev{number}={:#x}", range.start))
+        .collect()
+}
+
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     suite_passes(args.verbose)?;
