@@ -14,6 +14,7 @@ mod lints;
 mod mutants;
 mod package;
 mod place;
+mod selftest;
 mod setup;
 mod test;
 mod tour;
@@ -39,6 +40,8 @@ enum Job {
     Package(package::Args),
     /// Make the manual pages and shell completions
     Docs(docs::Args),
+    /// Run the kernel's own tests of device memory on the test device, and on the kernel's
+    Selftest(selftest::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Job::Kmod(args) => kmod::run(&args),
         Job::Package(args) => package::run(&args),
         Job::Docs(args) => docs::run(&args),
+        Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),
