@@ -15,8 +15,8 @@ use crate::{
     error::Result,
     migrate::{MigrateOptions, Migrated},
     query::PageMap,
-    region::{Mover, Region},
-    units::ByteCount,
+    region::{Mover, Region, RegionStats},
+    units::{AddrRange, ByteCount},
 };
 
 /// Memory of a region for `Vec`, `HashMap` and other collections that take an
@@ -100,10 +100,16 @@ impl Heap {
         self.shared.region.mover()
     }
 
-    /// The region that it is made of.
+    /// The addresses of its pages.
     #[must_use]
-    pub fn region(&self) -> &Region {
-        &self.shared.region
+    pub fn range(&self) -> AddrRange {
+        self.shared.region.range()
+    }
+
+    /// As [`Region::stats`].
+    #[must_use]
+    pub fn stats(&self) -> Option<RegionStats> {
+        self.shared.region.stats()
     }
 
     /// Migrates all of it.

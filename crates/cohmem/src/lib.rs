@@ -28,19 +28,19 @@
 //! ```
 #![deny(unsafe_code)]
 
+mod backend;
 mod background;
 mod cause;
-mod backend {
-    //! Where device memory comes from.
-    pub(crate) mod driver;
-}
 mod command;
 mod control;
 pub mod dax;
 mod device;
 mod error;
+mod heap;
 mod holders;
 mod migrate;
+mod pins;
+mod pool;
 mod process;
 mod query;
 mod region;
@@ -53,16 +53,22 @@ mod sys;
 mod units;
 
 pub use background::Migration;
+pub use cohmem_engine::{Level, LevelChoice, Obstacle, Survey, survey};
 pub use cohmem_uapi::{
     Direction, FRAME_BYTES, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State, Tier,
 };
 pub use control::{AttachOptions, Attached, Control, DetachOutcome, StuckFrame};
 pub use device::{Device, DeviceStatus};
 pub use error::{Error, ErrorKind, Result};
+pub use heap::Heap;
 pub use holders::{Holder, Holders, holders};
 pub use migrate::{MigrateOptions, Migrated, Target};
+pub use pool::{
+    Backend, BackendKind, Capabilities, EngineBackend, EngineSource, Fork, KernelAccess,
+    MemoryType, PinNeed, Pool, PoolStatus, Selection,
+};
 pub use process::{Process, Vma, VmaKind};
 pub use query::PageMap;
-pub use region::{Placement, Region};
+pub use region::{Birth, Mover, Pin, Placement, Region, RegionOptions, RegionStats};
 pub use summary::{DeviceSummary, discover, is_driver_loaded};
 pub use units::{AddrRange, ByteCount, PhysRange, UserAddr};

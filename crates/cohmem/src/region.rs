@@ -16,7 +16,7 @@ use crate::{
     pins::Pinned,
     pool::{
         BackendKind, MemoryType, Pool,
-        memory::{self, Hold, Memory},
+        memory::{self, Memory},
         refusal::Refusal,
     },
     query::PageMap,
@@ -102,9 +102,7 @@ pub struct Mover {
 #[derive(Debug)]
 pub struct Pin {
     range: AddrRange,
-    // In this order: the engine lets go first, then this library's own moves may go on, then the
-    // memory may be freed.
-    _hold: Hold,
+    // In this order: moves may go on, then the memory may be freed.
     _pinned: Pinned,
     _memory: Arc<Memory>,
 }
@@ -264,10 +262,9 @@ impl Region {
 fn pin(memory: &Arc<Memory>, range: AddrRange) -> Result<Pin> {
     let offsets = memory.offsets(range)?;
     let pinned = memory.pins().pin(offsets.clone());
-    let hold = memory.hold(offsets)?;
+    memory.settle(offsets)?;
     Ok(Pin {
         range,
-        _hold: hold,
         _pinned: pinned,
         _memory: Arc::clone(memory),
     })

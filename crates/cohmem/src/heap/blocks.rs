@@ -150,9 +150,10 @@ mod tests {
                 } else if let Some(range) = blocks.take(layout(size, 1 << align)) {
                     prop_assert!(range.end <= 1 << 16 && range.len() >= size);
                     prop_assert_eq!(range.start % (1 << align), 0);
-                    prop_assert!(held.iter().all(|(other, _)| {
+                    let is_apart = |(other, _): &(Range<usize>, Layout)| {
                         range.end <= other.start || other.end <= range.start
-                    }));
+                    };
+                    prop_assert!(held.iter().all(is_apart));
                     held.push((range, layout(size, 1 << align)));
                 }
             }

@@ -2,10 +2,14 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-use cohmem_engine::LevelChoice;
+use cohmem_engine::{Level, LevelChoice};
 
 use super::refusal::Refusal;
-use crate::{device::Device, error::Error, error::Result, units::ByteCount};
+use crate::{
+    device::Device,
+    error::{Error, Result},
+    units::ByteCount,
+};
 
 /// A backend with where its device memory comes from.
 ///
@@ -54,7 +58,7 @@ impl Default for EngineBackend {
     fn default() -> Self {
         Self {
             source: EngineSource::Emulated(Self::DEFAULT_SIZE),
-            level: LevelChoice::Best,
+            level: LevelChoice::Auto,
             huge: false,
         }
     }
@@ -167,7 +171,7 @@ fn engine(rest: &str) -> Option<EngineBackend> {
         match option.split_once('=') {
             None if option == "huge" => engine.huge = true,
             Some(("level", number)) => {
-                let level = super::LEVELS
+                let level = Level::ALL
                     .into_iter()
                     .find(|level| level.number().to_string() == number)?;
                 engine.level = LevelChoice::Exactly(level);

@@ -36,13 +36,11 @@ pub(crate) enum Backing {
     Engine(EngineRegion),
 }
 
-/// Keeps what the engine holds in place, too; the other backends need nothing more.
-#[derive(Debug)]
-pub(crate) enum Hold {
-    Engine(
-        #[expect(dead_code, reason = "it is held for its drop")] crate::backend::engine::EnginePin,
-    ),
-    Kernel,
+/// How a migration tells why pages stayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reasons {
+    Counted,
+    EachPage,
 }
 
 impl Memory {
@@ -204,7 +202,13 @@ impl Memory {
                 }
                 Ok(done)
             }
-            Backing::Engine(region) => region.migrate(part, direction, options.reasons),
+            Backing::Engine(region) => {
+                let reasons = match options.reasons {
+                    true => Reasons::EachPage,
+                    false => Reasons::Counted,
+                };
+                region.migrate(part, direction, reasons)
+            }
         }
     }
 
@@ -222,13 +226,12 @@ impl Memory {
         Ok(PageMap::of_entries(range, entries))
     }
 
-    /// Keeps a part in place for I/O; the caller's entry in [`Memory::pins`] keeps this library's
-    /// own migrations away.
-    pub(crate) fn hold(&self, offsets: Range<u64>) -> Result<Hold> {
+    /// Prepares a part for I/O; the caller's entry in [`Memory::pins`] keeps migrations away.
+    pub(crate) fn settle(&self, offsets: Range<u64>) -> Result<()> {
         match &self.backing {
             // The kernel sees who pins a page, and leaves it where it is.
-            Backing::Driver { .. } | Backing::Numa { .. } => Ok(Hold::Kernel),
-            Backing::Engine(region) => region.pin(offsets).map(Hold::Engine),
+            Backing::Driver { .. } | Backing::Numa { .. } => Ok(()),
+            Backing::Engine(region) => region.settle(offsets),
         }
     }
 

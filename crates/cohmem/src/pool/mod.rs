@@ -30,9 +30,6 @@ use crate::{
     units::{AddrRange, ByteCount},
 };
 
-/// The engine's mechanisms, best first.
-pub(crate) const LEVELS: [Level; 3] = [Level::Full, Level::UserMode, Level::Signal];
-
 /// The memory of one device, through one backend.
 ///
 /// Clones are handles of the same pool. It lives as long as a handle or a region of it.
@@ -147,13 +144,7 @@ impl Pool {
         ))
     }
 
-    fn new(
-        backend: Backend,
-        kind: BackendKind,
-        what: String,
-        why: String,
-        source: Source,
-    ) -> Self {
+    fn new(backend: Backend, kind: BackendKind, what: String, why: String, source: Source) -> Self {
         let selection = Selection { kind, what, why };
         Self {
             inner: Arc::new(Inner {
@@ -177,6 +168,15 @@ impl Pool {
             Source::Driver(_) => Capabilities::DRIVER,
             Source::Numa(_) => Capabilities::NUMA,
             Source::Engine(pool) => Capabilities::engine(pool.level(), pool.least_granule()),
+        }
+    }
+
+    /// The granule that regions have unless they ask for another.
+    #[must_use]
+    pub fn default_granule(&self) -> ByteCount {
+        match &self.inner.source {
+            Source::Engine(pool) => ByteCount::new(pool.default_granule()),
+            Source::Driver(_) | Source::Numa(_) => self.capabilities().least_granule,
         }
     }
 
@@ -287,10 +287,7 @@ impl Pool {
         }
         let least = capabilities.least_granule;
         match options.granule {
-            None => Ok(match &self.inner.source {
-                Source::Engine(pool) => pool.default_granule(),
-                Source::Driver(_) | Source::Numa(_) => least.get(),
-            }),
+            None => Ok(self.default_granule().get()),
             Some(asked)
                 if asked.get().is_power_of_two()
                     && asked >= least

@@ -2,6 +2,8 @@
 
 use std::{fmt, io, ops::Range};
 
+use cohmem_engine::{Level, Obstacle};
+
 use super::{Backend, BackendKind, MemoryType};
 use crate::{
     error::ErrorKind,
@@ -71,6 +73,10 @@ pub(crate) enum Refusal {
     EmptyRange {
         range: AddrRange,
     },
+    Level {
+        level: Level,
+        obstacle: Obstacle,
+    },
     Option {
         option: &'static str,
         backend: BackendKind,
@@ -91,7 +97,9 @@ impl Refusal {
                 Some(libc::ENOMEM) => ErrorKind::NoMemory,
                 _ => ErrorKind::Io,
             },
-            Self::Memory { .. } | Self::Option { .. } => ErrorKind::Unsupported,
+            Self::Memory { .. } | Self::Option { .. } | Self::Level { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::Granule { .. } | Self::Misaligned { .. } => ErrorKind::Misaligned,
             Self::TooSmall { .. } | Self::NotPlaced { .. } => ErrorKind::NoFrames,
             Self::Outside { .. } | Self::OffsetOutside { .. } => ErrorKind::OutOfRange,
@@ -190,6 +198,11 @@ impl fmt::Display for Refusal {
             Self::Option { option, backend } => {
                 write!(f, "the {backend} backend does not know the option {option}")
             }
+            Self::Level { level, obstacle } => write!(
+                f,
+                "{level} cannot be had here: {obstacle}; {}",
+                obstacle.advice()
+            ),
             Self::Gone => f.write_str("the region was dropped"),
         }
     }

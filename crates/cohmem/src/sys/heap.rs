@@ -12,9 +12,8 @@ use crate::heap::Heap;
 // 2. It stays valid until it is given back: the region is freed with the last handle, a collection
 //    holds one, and a migration keeps content and addresses. Moving or cloning a handle changes
 //    nothing, since clones share the region.
-// 3. Nobody else reads or writes it: the heap owns its region, gives no slice of it to anybody
-//    (`Heap::region` gives a shared borrow, see `Region::as_slice`), and keeps its own bookkeeping
-//    elsewhere.
+// 3. Nobody else reads or writes it: the heap owns its region, gives nobody a borrow of it, and
+//    keeps its bookkeeping elsewhere.
 unsafe impl Allocator for Heap {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.take(layout).ok_or(AllocError)

@@ -103,10 +103,11 @@ pub(crate) fn prefer(mapping: &Mapping, node: Option<u32>) -> io::Result<()> {
         let word = mask.get_mut(node / BITS);
         *word.ok_or(io::ErrorKind::InvalidInput)? |= 1 << (node % BITS);
     }
-    let (policy, nr_bits) = match node {
-        // The kernel takes one bit less than it is told.
-        Some(_) => (MPOL_PREFERRED, mask.len() * BITS + 1),
-        None => (MPOL_DEFAULT, 0),
+    // The kernel takes one bit less than it is told.
+    let nr_bits = mask.len() * BITS + 1;
+    let policy = match node {
+        Some(_) => MPOL_PREFERRED,
+        None => MPOL_DEFAULT,
     };
     // SAFETY: The range is that of the mapping; the mask has the bits that the count says. A policy
     // says where pages are allocated and changes neither content nor addresses.

@@ -45,10 +45,6 @@ impl View {
         self.start
     }
 
-    pub(crate) const fn length(&self) -> usize {
-        self.length
-    }
-
     pub(crate) fn as_slice(&self) -> &[u8] {
         // SAFETY: Mapped, initialised and short enough by the type invariants; the only slices are
         // those of this view, and its shared borrow keeps exclusive ones away.
