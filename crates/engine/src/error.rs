@@ -5,7 +5,7 @@ use std::{error, fmt, io, path::PathBuf, result};
 use crate::{Level, MemoryType, Obstacle};
 
 /// The result of what the engine does.
-pub type Result<T> = result::Result<T, Error>;
+pub type Result<T, E = Error> = result::Result<T, E>;
 
 /// Why the engine refused or failed. Unless a function says otherwise nothing was changed.
 #[derive(Debug)]
@@ -33,8 +33,6 @@ pub enum ErrorKind {
     DeviceBusy,
     /// The system refused a file, memory, a thread; see [`Error::raw_os_error`].
     System,
-    /// The region is being dropped.
-    Closed,
 }
 
 #[derive(Debug)]
@@ -46,6 +44,10 @@ pub(crate) enum Cause {
     },
     BadGranule {
         bytes: usize,
+    },
+    PoolOfFrames {
+        bytes: usize,
+        frame: usize,
     },
     GranuleOfPool {
         granule: usize,
@@ -64,7 +66,6 @@ pub(crate) enum Cause {
     NotAtThisLevel {
         memory_type: MemoryType,
         level: Level,
-        why: &'static str,
     },
     LevelRefused {
         level: Level,
@@ -92,7 +93,6 @@ pub(crate) enum Cause {
         bytes: usize,
         source: io::Error,
     },
-    Closed,
 }
 
 impl Error {
@@ -100,7 +100,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match *self.0 {
-            Cause::BadSize { .. } => ErrorKind::BadSize,
+            Cause::BadSize { .. } | Cause::PoolOfFrames { .. } => ErrorKind::BadSize,
             Cause::BadGranule { .. } | Cause::GranuleOfPool { .. } => ErrorKind::BadGranule,
             Cause::BadRange { .. } | Cause::Unaligned { .. } => ErrorKind::BadRange,
             Cause::NotAtThisLevel { .. } => ErrorKind::NotAtThisLevel,
@@ -111,7 +111,6 @@ impl Error {
             Cause::NotADevice { .. } | Cause::File { .. } | Cause::System { .. } => {
                 ErrorKind::System
             }
-            Cause::Closed => ErrorKind::Closed,
         }
     }
 
@@ -151,6 +150,10 @@ impl fmt::Display for Error {
                 "granule of {bytes} bytes: must be a power of two from 4096 to {}",
                 1 << 30
             ),
+            Cause::PoolOfFrames { bytes, frame } => write!(
+                f,
+                "pool of {bytes} bytes: must be a multiple of its frames of {frame} bytes"
+            ),
             Cause::GranuleOfPool { granule, frame } => write!(
                 f,
                 "granule of {granule} bytes: must be a multiple of the pool's frames of {frame} bytes"
@@ -167,11 +170,11 @@ impl fmt::Display for Error {
                 f,
                 "range {start:#x}..{end:#x} is not a multiple of the granule of {granule} bytes"
             ),
-            Cause::NotAtThisLevel {
-                memory_type,
-                level,
-                why,
-            } => write!(f, "{memory_type} memory cannot be had at {level}: {why}"),
+            Cause::NotAtThisLevel { memory_type, level } => write!(
+                f,
+                "{memory_type} memory cannot be had at {level}: system calls that touch a granule on \
+                 the device would fail, and futexes in it end the process; level 1 makes them wait"
+            ),
             Cause::LevelRefused { level, obstacle } => {
                 write!(f, "{level} cannot be had here: {obstacle}")
             }
@@ -191,7 +194,6 @@ impl fmt::Display for Error {
             }
             Cause::File { doing, path, .. } => write!(f, "cannot {doing} {}", path.display()),
             Cause::System { doing, bytes, .. } => write!(f, "cannot {doing} ({bytes} bytes)"),
-            Cause::Closed => write!(f, "the region is being dropped"),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::sys::uffd::Uffd;
+
 /// How other threads are kept from a granule while it changes place.
 ///
 /// The levels are ordered: the first is the best.
@@ -153,11 +155,11 @@ impl Survey {
     }
 }
 
-/// Tries what this process can have. Changes nothing; opens and closes two file descriptors.
+/// Tries what this process can have. Changes nothing; opens and closes a few file descriptors.
 #[must_use]
 pub fn survey() -> Survey {
     Survey {
-        full: Err(Obstacle::NotPermitted),
-        user_mode: Err(Obstacle::NotPermitted),
+        full: Uffd::open_full().map(drop),
+        user_mode: Uffd::open_user_mode().map(drop),
     }
 }

@@ -53,13 +53,29 @@
 mod background;
 mod error;
 mod granule;
+mod host;
+mod inner;
+mod kernel;
 mod level;
+mod listener;
 mod migrate;
+mod options;
 mod pin;
 mod pool;
+mod protocol;
 mod region;
 mod residency;
+mod setup;
+mod slots;
 mod stats;
+mod sync;
+#[expect(
+    unsafe_code,
+    reason = "the one place of it: mappings, userfaultfd, signal handlers, copies"
+)]
+mod sys;
+mod touch;
+mod word;
 
 pub use background::Migration;
 pub use cohmem_uapi::{Direction, FRAME_BYTES, Reason, ReasonCounts, Tier};
@@ -67,8 +83,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use granule::Granule;
 pub use level::{Level, LevelChoice, Obstacle, Survey, survey};
 pub use migrate::Migrated;
+pub use options::{MemoryType, RegionOptions};
 pub use pin::PinGuard;
 pub use pool::{Pool, PoolKind, PoolOptions};
-pub use region::{MemoryType, Region, RegionOptions};
+pub use region::Region;
 pub use residency::Residency;
 pub use stats::Stats;

@@ -15,6 +15,12 @@ pub struct Migrated {
 }
 
 impl Migrated {
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.total = self.total.saturating_add(other.total);
+        self.moved = self.moved.saturating_add(other.moved);
+        self.stayed.merge(&other.stayed);
+    }
+
     /// Pages looked at: less than `total` where a migration was cancelled, or its region dropped.
     #[must_use]
     pub fn done(&self) -> u64 {

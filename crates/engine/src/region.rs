@@ -1,101 +1,28 @@
 //! Memory that moves.
 
-use std::{fmt, ops::Range, ptr::NonNull, sync::Arc};
-
-use cohmem_uapi::Direction;
-
-use crate::{
-    Granule, Level, LevelChoice, Migrated, Migration, PinGuard, Pool, Residency, Stats,
-    error::Result,
+use std::{
+    ops::{ControlFlow, Range},
+    ptr::NonNull,
+    sync::{Arc, atomic::Ordering},
+    thread,
 };
 
-/// How the CPU sees device memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum MemoryType {
-    /// The CPU reads and writes device memory in place, at the memory's own speed; granules move both
-    /// ways. At every level.
-    #[default]
-    Coherent,
-    /// The CPU cannot reach device memory: a touch brings the granule home. At level 1 only.
-    Private,
-    /// The CPU reads and writes device memory in place, and nothing ever moves: all of the region lies
-    /// on the device from the start. At every level, none is used.
-    Generic,
-}
+use cohmem_uapi::{Direction, Tier};
 
-impl fmt::Display for MemoryType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Coherent => "coherent",
-            Self::Private => "private",
-            Self::Generic => "generic",
-        })
-    }
-}
+use crate::{
+    Granule, Level, MemoryType, Migrated, Migration, PinGuard, Pool, RegionOptions, Residency,
+    Stats,
+    background::Gate,
+    error::{Cause, Result},
+    inner::Inner,
+    listener::Threads,
+    setup::{self, Built},
+    sys::areas::Bytes,
+    word::Place,
+};
 
-/// What a region is to be.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RegionOptions {
-    pub(crate) memory_type: MemoryType,
-    pub(crate) level: LevelChoice,
-    pub(crate) granule: Granule,
-    pub(crate) stop_bytes: usize,
-    pub(crate) kept_bytes: Option<usize>,
-    pub(crate) nr_threads: usize,
-}
-
-impl RegionOptions {
-    /// Coherent memory in granules of 64 KiB at the best level that can be had.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How the CPU sees device memory.
-    #[must_use]
-    pub const fn memory_type(mut self, memory_type: MemoryType) -> Self {
-        self.memory_type = memory_type;
-        self
-    }
-
-    /// The mechanism.
-    #[must_use]
-    pub const fn level(mut self, level: LevelChoice) -> Self {
-        self.level = level;
-        self
-    }
-
-    /// The unit that moves.
-    #[must_use]
-    pub const fn granule(mut self, granule: Granule) -> Self {
-        self.granule = granule;
-        self
-    }
-
-    /// Bytes of neighbouring granules that move in one stop of the other threads, where granules are
-    /// smaller. 0, the default, is a granule at a time; more is faster, and stops others for longer.
-    #[must_use]
-    pub const fn stop_bytes(mut self, bytes: usize) -> Self {
-        self.stop_bytes = bytes;
-        self
-    }
-
-    /// System memory of granules of 2 MiB and more that the region keeps for their way home, at level 1:
-    /// 64 MiB by default. 0 gives all back at once.
-    #[must_use]
-    pub const fn kept_bytes(mut self, bytes: usize) -> Self {
-        self.kept_bytes = Some(bytes);
-        self
-    }
-
-    /// Threads that a migration of several granules uses, each for at least 4 MiB of them. 1, the
-    /// default, is the caller's alone. It pays for granules of 2 MiB and more.
-    #[must_use]
-    pub const fn threads(mut self, nr_threads: usize) -> Self {
-        self.nr_threads = nr_threads;
-        self
-    }
-}
+/// A migration on several threads gives each at least so much.
+const BYTES_PER_THREAD: usize = 4 << 20;
 
 /// Zeroed memory whose granules move between system memory and a pool.
 ///
@@ -103,7 +30,14 @@ impl RegionOptions {
 /// ends after the granule that it is at) and gives its frames back to the pool.
 #[derive(Debug)]
 pub struct Region {
-    shared: Arc<()>,
+    // Dropped in this order: the threads use what is shared.
+    threads: Option<Threads>,
+    inner: Arc<Inner>,
+    bytes: Bytes,
+    /// Migrations in the background.
+    gate: Arc<Gate>,
+    level: Level,
+    nr_threads: usize,
 }
 
 impl Region {
@@ -115,19 +49,42 @@ impl Region {
     /// [`BadSize`](crate::ErrorKind::BadSize), [`BadGranule`](crate::ErrorKind::BadGranule): with the
     /// value and the limit. [`NotAtThisLevel`](crate::ErrorKind::NotAtThisLevel): the memory type needs
     /// another level. [`LevelRefused`](crate::ErrorKind::LevelRefused): what is in the way of the level
-    /// that was asked for. [`NoFrames`](crate::ErrorKind::NoFrames): generic memory does not fit.
-    /// [`MemoryLocked`](crate::ErrorKind::MemoryLocked). [`System`](crate::ErrorKind::System). No region
-    /// is left.
+    /// that was asked for, or that the memory type needs. [`NoFrames`](crate::ErrorKind::NoFrames):
+    /// generic memory does not fit. [`MemoryLocked`](crate::ErrorKind::MemoryLocked).
+    /// [`System`](crate::ErrorKind::System). No region is left.
     pub fn allocate(pool: &Pool, bytes: usize, options: &RegionOptions) -> Result<Self> {
-        let _ = (pool, bytes, options);
+        let Built {
+            inner,
+            bytes: own_bytes,
+            level,
+        } = setup::build(pool, bytes, options)?;
+        let inner = Arc::new(inner);
+        let threads = match level {
+            Level::Full if inner.hole().is_some() => {
+                let is_private = options.memory_type == MemoryType::Private;
+                let threads =
+                    Threads::start(&inner, is_private).map_err(|source| Cause::System {
+                        doing: "start the threads of a region",
+                        bytes,
+                        source,
+                    })?;
+                Some(threads)
+            }
+            Level::Full | Level::UserMode | Level::Signal => None,
+        };
         Ok(Self {
-            shared: Arc::new(()),
+            threads,
+            inner,
+            bytes: own_bytes,
+            gate: Arc::new(Gate::default()),
+            level,
+            nr_threads: options.nr_threads.max(1),
         })
     }
 
     /// Moves the granules of `range`, bytes from the start of the region, and says how many pages of
     /// 4 KiB moved and why the others stayed. Other threads go on meanwhile; signals of the calling
-    /// thread wait for at most the granule that it is at.
+    /// thread wait for moments (up to 256 KiB or one granule at a time).
     ///
     /// Several threads may migrate at once; a granule that another one is moving is waited for.
     ///
@@ -135,8 +92,33 @@ impl Region {
     ///
     /// [`BadRange`](crate::ErrorKind::BadRange): with the value and the limit; nothing moved.
     pub fn migrate(&self, range: Range<usize>, to: Direction) -> Result<Migrated> {
-        let _ = (range, to);
-        Ok(Migrated::default())
+        let granules = self.granules_of(&range)?;
+        let place = place_of(to);
+        let nr_threads = self.nr_threads.min(range.len() / BYTES_PER_THREAD).max(1);
+        let on_end = |_: &Migrated| ControlFlow::Continue(());
+        if nr_threads == 1 {
+            return Ok(self.inner.migrate(granules, place, &mut { on_end }));
+        }
+        let per_thread = granules.len().div_ceil(nr_threads);
+        let parts: Vec<_> = granules
+            .clone()
+            .step_by(per_thread)
+            .map(|start| start..granules.end.min(start + per_thread))
+            .collect();
+        Ok(thread::scope(|scope| {
+            let running: Vec<_> = parts
+                .into_iter()
+                .map(|part| scope.spawn(move || self.inner.migrate(part, place, &mut { on_end })))
+                .collect();
+            let mut migrated = Migrated::default();
+            for part in running {
+                match part.join() {
+                    Ok(part) => migrated.merge(&part),
+                    Err(payload) => std::panic::resume_unwind(payload),
+                }
+            }
+            migrated
+        }))
     }
 
     /// As [`Self::migrate`], on a thread of its own, with progress, cancel and wait. It ends early when
@@ -146,8 +128,12 @@ impl Region {
     ///
     /// As [`Self::migrate`], and [`System`](crate::ErrorKind::System): no thread.
     pub fn start_migration(&self, range: Range<usize>, to: Direction) -> Result<Migration> {
-        let _ = (range, to, &self.shared);
-        Ok(Migration {})
+        let granules = self.granules_of(&range)?;
+        let total = granules.len() as u64 * self.granule().nr_pages();
+        let (inner, place) = (Arc::clone(&self.inner), place_of(to));
+        Migration::start(&self.gate, total, move |step_fn| {
+            inner.migrate(granules, place, step_fn)
+        })
     }
 
     /// Where the granules of `range` are.
@@ -156,10 +142,17 @@ impl Region {
     ///
     /// [`BadRange`](crate::ErrorKind::BadRange).
     pub fn residency(&self, range: Range<usize>) -> Result<Residency> {
-        let _ = range;
+        let granules = self.granules_of(&range)?;
+        let tiers = self.inner.words[granules]
+            .iter()
+            .map(|word| match word.place() {
+                Place::System => Tier::System,
+                Place::Device => Tier::Device,
+            })
+            .collect();
         Ok(Residency {
-            granule: Granule::MEDIUM,
-            tiers: Vec::new(),
+            granule: self.granule(),
+            tiers,
         })
     }
 
@@ -173,63 +166,116 @@ impl Region {
     ///
     /// [`BadRange`](crate::ErrorKind::BadRange): not within the region. Nothing is pinned.
     pub fn pin(&self, range: Range<usize>) -> Result<PinGuard<'_>> {
-        let _ = range;
-        Ok(PinGuard { region: self })
+        self.check_within(&range)?;
+        let granule = self.granule().bytes();
+        let end = if range.is_empty() {
+            range.start / granule
+        } else {
+            range.end.div_ceil(granule)
+        };
+        Ok(PinGuard::new(self, range.start / granule..end))
     }
 
     /// The memory.
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &[]
+        self.bytes.as_slice()
     }
 
     /// The memory.
     #[must_use]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        &mut []
+        self.bytes.as_mut_slice()
     }
 
     /// Its first byte, aligned to the granule. Threads that share the memory through it, and only they,
     /// must order their accesses as for any shared memory; migrations need no care.
     #[must_use]
     pub fn as_ptr(&self) -> NonNull<u8> {
-        NonNull::dangling()
+        self.inner.mechanism.memory().areas.region()
     }
 
     /// Bytes, a multiple of the granule.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a region is never empty")]
     pub fn len(&self) -> usize {
-        0
+        self.inner.mechanism.memory().areas.length()
     }
 
     /// The unit that moves.
     #[must_use]
     pub fn granule(&self) -> Granule {
-        Granule::MEDIUM
+        self.inner.granule
     }
 
     /// How the CPU sees device memory.
     #[must_use]
     pub fn memory_type(&self) -> MemoryType {
-        MemoryType::Coherent
+        self.inner.memory_type
     }
 
-    /// The mechanism in use.
+    /// The mechanism in use. Generic memory uses none, and tells what was asked for or
+    /// [`Level::Signal`].
     #[must_use]
-    pub fn level(&self) -> Level {
-        Level::Full
+    pub const fn level(&self) -> Level {
+        self.level
     }
 
     /// The pool that it lies on.
     #[must_use]
     pub fn pool(&self) -> &Pool {
-        panic!()
+        self.inner.pool()
     }
 
     /// What it did so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        Stats::default()
+        self.inner.counters.read()
+    }
+
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
+    fn check_within(&self, range: &Range<usize>) -> Result<()> {
+        if range.start > range.end || range.end > self.len() {
+            return Err(Cause::BadRange {
+                start: range.start,
+                end: range.end,
+                length: self.len(),
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    fn granules_of(&self, range: &Range<usize>) -> Result<Range<usize>> {
+        self.check_within(range)?;
+        let granule = self.granule().bytes();
+        if range.start % granule != 0 || range.end % granule != 0 {
+            return Err(Cause::Unaligned {
+                start: range.start,
+                end: range.end,
+                granule,
+            }
+            .into());
+        }
+        Ok(range.start / granule..range.end / granule)
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        // Relaxed: it only hurries; the gate orders.
+        self.inner.is_closed.store(true, Ordering::Relaxed);
+        self.gate.wait_until_idle();
+        drop(self.threads.take());
+    }
+}
+
+const fn place_of(direction: Direction) -> Place {
+    match direction {
+        Direction::ToDevice => Place::Device,
+        Direction::ToSystem => Place::System,
     }
 }
