@@ -34,7 +34,6 @@ pub(crate) fn kind(error: &cohmem_engine::Error) -> ErrorKind {
         Engine::NoFrames => ErrorKind::NoFrames,
         Engine::MemoryLocked => ErrorKind::Refused,
         Engine::DeviceBusy => ErrorKind::Busy,
-        Engine::Closed => ErrorKind::Gone,
         _ => match error.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => ErrorKind::NotPermitted,
             Some(libc::ENOENT | libc::ENXIO | libc::ENODEV) => ErrorKind::NotFound,

@@ -1,6 +1,7 @@
 //! The memory of one region, whatever backend it is of.
 
 use std::{
+    fmt,
     ops::Range,
     ptr::NonNull,
     sync::{Arc, Weak},
@@ -22,14 +23,12 @@ use crate::{
 };
 
 /// Mapped memory whose pages move, and who must not move now.
-#[derive(Debug)]
 pub(crate) struct Memory {
     backing: Backing,
     pins: Arc<Pins>,
     granule: u64,
 }
 
-#[derive(Debug)]
 pub(crate) enum Backing {
     Driver { device: Device, mapping: Mapping },
     Numa { nodes: Nodes, mapping: Mapping },
@@ -41,6 +40,17 @@ pub(crate) enum Backing {
 pub(crate) enum Reasons {
     Counted,
     EachPage,
+}
+
+/// What it is, not the state of each granule.
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("kind", &self.kind())
+            .field("range", &self.range())
+            .field("granule", &self.granule)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Memory {

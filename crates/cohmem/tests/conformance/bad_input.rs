@@ -7,7 +7,7 @@ use cohmem::{
 
 use crate::{
     Test,
-    subject::{AT_HOME, ON_DEVICE, Subject, assert_whole},
+    subject::{AT_HOME, ON_DEVICE, Subject, assert_whole, migrate_all},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -91,7 +91,15 @@ fn sizes(subject: &Subject) {
 fn granules(subject: &Subject) {
     let before = subject.free();
     let least = subject.capabilities().least_granule.get();
-    for bytes in [0, 1, least / 2, least + 4096, 3 * least, 2 << 30, u64::MAX] {
+    for bytes in [
+        0,
+        1,
+        least / 2,
+        least + least / 2,
+        3 * least,
+        2 << 30,
+        u64::MAX,
+    ] {
         let options = RegionOptions {
             granule: Some(ByteCount::new(bytes)),
             ..ON_DEVICE
@@ -127,14 +135,15 @@ fn options(subject: &Subject) {
             },
         ),
     ];
-    if region.backend() == BackendKind::Driver {
-        return;
-    }
     for (name, options) in asked {
         let mover = region.mover();
-        let error = mover
-            .migrate(region.range(), Direction::ToDevice, &options)
-            .unwrap_err();
+        let migrated = mover.migrate(region.range(), Direction::ToDevice, &options);
+        if region.backend() == BackendKind::Driver {
+            assert_eq!(migrated.expect("root may").moved, region.range().nr_pages());
+            migrate_all(&region, Direction::ToSystem);
+            continue;
+        }
+        let error = migrated.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
         assert!(error.to_string().contains(name), "{error}");
     }

@@ -144,8 +144,8 @@ fn hog(subject: &Subject, left: u64) -> cohmem::Region {
 
 fn what_does_not_fit_stays(subject: &Subject) {
     if !subject.capabilities().is_isolated {
-        // Its frames are everybody's: how many fit is not known. `too_much_is_refused` is all.
-        return;
+        // Its frames are everybody's: how many fit is not known, only what certainly does not.
+        return too_much_is_refused(subject);
     }
     let region = subject.filled();
     let half = region.range().length().get() / 2;
@@ -168,7 +168,7 @@ fn what_does_not_fit_stays(subject: &Subject) {
 
 fn spill(subject: &Subject) {
     if !subject.capabilities().is_isolated {
-        return;
+        return too_much_is_refused(subject);
     }
     let half = subject.size().get() / 2;
     let hog = hog(subject, half);
