@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    bench,
+    bench, conformance,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
     lints, mutants,
@@ -53,7 +53,9 @@ enum Stage {
     Hooks,
     /// Taking memory over from the kernel's dax drivers, and giving it back
     Dax,
-    /// The tour, small
+    /// The library's contract on every backend, at every level of privilege
+    Conformance,
+    /// The tours, small: the engine's at every level of privilege, the driver's in the lab
     Tour,
     /// The benchmark, small: for its output and its content check
     Bench,
@@ -121,6 +123,7 @@ impl Stage {
                 guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
             }
             Self::Dax => dax(),
+            Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),

@@ -24,7 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Only so that a hang ends.
 const LIMIT: Duration = Duration::from_secs(240);
-const WORK: u64 = 2000;
+/// Rounds of work of each thread for a round of migration, at least.
+const WORK: u64 = 10;
 
 /// Migrates there and back again until `done` says so, and `rounds` times at least.
 fn migrate_until(mover: &Mover, rounds: u64, done: impl Fn() -> bool) {
@@ -79,7 +80,8 @@ fn beside_migration(
         let _stop_all = SetOnDrop(&stop);
         migrate_until(&mover, subject.nr_rounds(), || {
             let is_stopped = stop.load(Ordering::Relaxed);
-            let worked = |count: &AtomicU64| count.load(Ordering::Relaxed) >= WORK;
+            let least = WORK * subject.nr_rounds();
+            let worked = |count: &AtomicU64| count.load(Ordering::Relaxed) >= least;
             is_stopped || progress.iter().all(worked)
         });
     });

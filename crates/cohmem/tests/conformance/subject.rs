@@ -41,7 +41,7 @@ impl Subject {
     /// How often to repeat what races: the guest's processors are emulated.
     pub(crate) fn nr_rounds(&self) -> u64 {
         match self.pool.selection().kind() {
-            BackendKind::Engine if !is_emulated_processor() => 200,
+            BackendKind::Engine if !is_emulated_processor() => 100,
             _ => 12,
         }
     }
