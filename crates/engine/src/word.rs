@@ -51,6 +51,7 @@ impl Word {
         self.0.load(Ordering::Acquire) & LOCKED != 0
     }
 
+    #[cfg(test)]
     pub(crate) fn nr_pins(&self) -> u32 {
         self.0.load(Ordering::Relaxed) / PIN
     }
