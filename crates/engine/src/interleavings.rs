@@ -44,7 +44,7 @@ fn there_and_back(move_fn: impl Fn(&Model, Place) + Send + Sync + Copy + 'static
         move_fn(&model, Place::Device);
         move_fn(&model, Place::System);
         user.join().unwrap();
-        model.check_rest(Place::System, false);
+        model.check_rest(FIRST, Place::System, false);
         assert_eq!(model.nr_waiting(), 0);
     });
 }
@@ -107,7 +107,7 @@ fn a_touch_while_the_granule_is_held_is_kept() {
         user.join().unwrap();
         porter.join().unwrap();
         let is_home = word.place() == Place::System;
-        model.check_rest(word.place(), !is_home);
+        model.check_rest(FIRST, word.place(), !is_home);
         assert_eq!(model.nr_waiting(), 0);
     });
 }

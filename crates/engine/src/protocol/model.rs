@@ -117,6 +117,7 @@ impl Model {
     }
 
     /// One try of an access; who must wait is queued by it, as a thread in the kernel is.
+    #[cfg(not(loom))]
     pub(crate) fn access(&self, page: usize, access: Access) -> Outcome {
         self.lock().access(page, access)
     }
@@ -156,6 +157,7 @@ impl Model {
     }
 
     /// Whether a thread that uses the region now would end with a signal.
+    #[cfg(not(loom))]
     pub(crate) fn has_gap(&self) -> bool {
         self.lock()
             .pages
@@ -163,13 +165,14 @@ impl Model {
             .any(|page| page.entry == Entry::Gap)
     }
 
+    #[cfg(not(loom))]
     pub(crate) fn nr_calls(&self) -> usize {
         self.lock().nr_calls
     }
 
-    /// Checks that the pages are whole and all at one place, with nothing left of the move.
-    pub(crate) fn check_rest(&self, place: Place, is_private: bool) {
-        for page in self.lock().pages {
+    /// Checks that the span's pages are whole and all at one place, with nothing left of the move.
+    pub(crate) fn check_rest(&self, span: Span, place: Place, is_private: bool) {
+        for &mut page in self.lock().pages(span) {
             let expected = match place {
                 Place::System => Entry::Own(page.truth),
                 Place::Device if is_private => Entry::Hole,

@@ -69,7 +69,7 @@ fn model(failure: Failure, users: Users) -> Model {
 fn settle(model: &Model, protocol: Protocol, place: Place) {
     let is_private = protocol == Protocol::Private;
     model.retry_woken();
-    model.check_rest(place, is_private);
+    model.check_rest(ALL, place, is_private);
     if !(is_private && place == Place::Device) {
         assert_eq!(model.nr_waiting(), 0, "somebody was not woken");
         for page in 0..NR_PAGES {

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
-    process,
+    process as own_process,
     sync::{
         Arc, Once,
         atomic::{AtomicBool, Ordering},
@@ -14,6 +14,7 @@ use std::{
 use cohmem_engine::{Level, MemoryType, survey};
 
 pub(crate) mod pattern;
+pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod words;
 
@@ -39,7 +40,7 @@ pub(crate) fn watchdog() -> Watchdog {
                 // No lock of the standard library: a thread that hangs may hold it.
                 let stderr = rustix::stdio::stderr();
                 match rustix::io::write(stderr, message.as_bytes()) {
-                    Ok(_) | Err(_) => process::abort(),
+                    Ok(_) | Err(_) => own_process::abort(),
                 }
             }
             thread::sleep(Duration::from_millis(50));

@@ -144,3 +144,49 @@ pub(crate) fn until_unpinned(mut try_fn: impl FnMut() -> bool) {
         thread::yield_now();
     }
 }
+
+/// So many mappings that the process may have no more.
+pub(crate) struct Filler {
+    start: *mut libc::c_void,
+    length: usize,
+}
+
+impl Filler {
+    /// `None` if that would be too many.
+    pub(crate) fn to_the_limit() -> Option<Self> {
+        let limit = std::fs::read_to_string("/proc/sys/vm/max_map_count").unwrap();
+        let limit: usize = limit.trim().parse().unwrap();
+        if limit > 200_000 {
+            return None;
+        }
+        let length = (limit + 2) * 4096;
+        // SAFETY: A new mapping where nothing is.
+        let start = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        assert_ne!(start, libc::MAP_FAILED);
+        let filler = Self { start, length };
+        for page in (1..limit).step_by(2) {
+            let place = start.wrapping_byte_add(page * 4096);
+            // SAFETY: A page of the mapping just made, which nothing uses.
+            if unsafe { libc::mprotect(place, 4096, libc::PROT_READ) } != 0 {
+                return Some(filler);
+            }
+        }
+        panic!("the limit was not reached");
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        // SAFETY: The mapping is this value's.
+        assert_eq!(unsafe { libc::munmap(self.start, self.length) }, 0);
+    }
+}
