@@ -143,14 +143,22 @@ impl Migration {
     /// Waits for its end and says what it did, up to where it was cancelled or its region dropped:
     /// then [`Migrated::done`] is less than [`Migrated::total`].
     ///
+    /// # Errors
+    ///
+    /// [`Closed`](crate::ErrorKind::Closed): the region was dropped before anything was looked at.
+    ///
     /// # Panics
     ///
     /// If the migration itself panicked.
-    #[must_use]
-    pub fn wait(self) -> Migrated {
-        match self.thread.join() {
+    pub fn wait(self) -> Result<Migrated> {
+        let migrated = match self.thread.join() {
             Ok(migrated) => migrated,
             Err(payload) => std::panic::resume_unwind(payload),
+        };
+        let is_cancelled = self.shared.is_cancelled.load(Ordering::Relaxed);
+        if migrated.done() == 0 && migrated.total > 0 && !is_cancelled {
+            return Err(Cause::Closed.into());
         }
+        Ok(migrated)
     }
 }

@@ -33,6 +33,8 @@ pub enum ErrorKind {
     DeviceBusy,
     /// The system refused a file, memory, a thread; see [`Error::raw_os_error`].
     System,
+    /// The region was dropped before anything was done.
+    Closed,
 }
 
 #[derive(Debug)]
@@ -93,6 +95,7 @@ pub(crate) enum Cause {
         bytes: usize,
         source: io::Error,
     },
+    Closed,
 }
 
 impl Error {
@@ -111,6 +114,7 @@ impl Error {
             Cause::NotADevice { .. } | Cause::File { .. } | Cause::System { .. } => {
                 ErrorKind::System
             }
+            Cause::Closed => ErrorKind::Closed,
         }
     }
 
@@ -194,6 +198,7 @@ impl fmt::Display for Error {
             }
             Cause::File { doing, path, .. } => write!(f, "cannot {doing} {}", path.display()),
             Cause::System { doing, bytes, .. } => write!(f, "cannot {doing} ({bytes} bytes)"),
+            Cause::Closed => write!(f, "the region was dropped before anything moved"),
         }
     }
 }

@@ -362,3 +362,6 @@ impl Drop for Inner {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

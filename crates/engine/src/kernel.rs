@@ -19,6 +19,7 @@ use crate::{
     slots::{Content, Slots},
     sys::{
         areas::Areas,
+        ballast,
         faults::Watch,
         last_word,
         uffd::{Mode, Uffd},
@@ -240,7 +241,7 @@ impl HoleHost for Hole {
 
     fn disarm(&self, span: Span) -> Result<(), Errno> {
         let start = self.memory.areas.region_at(span);
-        crate::sys::ballast::with_reserve(|| self.uffd.unregister(start, span.length))
+        ballast::with_reserve(|| self.uffd.unregister(start, span.length))
     }
 
     fn make_room(&self, span: Span) {
@@ -347,6 +348,19 @@ pub(crate) struct Stop {
     pub(crate) memory: Memory,
 }
 
+impl Stop {
+    /// The way home may use the reserve of mappings, the way out leaves it alone.
+    fn with_reserve(
+        place: Place,
+        mut call_fn: impl FnMut() -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        match place {
+            Place::System => call_fn(),
+            Place::Device => ballast::with_reserve(call_fn),
+        }
+    }
+}
+
 impl Host for Stop {
     fn populate(&self, span: Span) -> Result<(), Errno> {
         self.memory.areas.populate(span)
@@ -374,7 +388,9 @@ impl StopHost for Stop {
         let start = self.memory.areas.region_at(span);
         match self.brake.for_place(place) {
             Stopper::Uffd(uffd) => {
-                uffd.register(start, span.length, Mode::WriteProtected)?;
+                Self::with_reserve(place, || {
+                    uffd.register(start, span.length, Mode::WriteProtected)
+                })?;
                 let protected = uffd.protect(start, span.length);
                 if protected.is_err() {
                     self.release(span, place);
@@ -383,7 +399,7 @@ impl StopHost for Stop {
             }
             Stopper::Watch(watch) => {
                 watch.expect_faults();
-                self.memory.areas.set_writable(span, false)
+                Self::with_reserve(place, || self.memory.areas.set_writable(span, false))
             }
         }
     }
@@ -393,17 +409,14 @@ impl StopHost for Stop {
         match self.brake.for_place(place) {
             Stopper::Uffd(uffd) => {
                 // Not by allowing writes again: that loses a waiter that comes at the same time.
-                let unregistered =
-                    crate::sys::ballast::with_reserve(|| uffd.unregister(start, span.length));
+                let unregistered = ballast::with_reserve(|| uffd.unregister(start, span.length));
                 if unregistered.is_err() {
                     give_up();
                 }
                 self.resume(span);
             }
             Stopper::Watch(_) => {
-                let allowed = crate::sys::ballast::with_reserve(|| {
-                    self.memory.areas.set_writable(span, true)
-                });
+                let allowed = ballast::with_reserve(|| self.memory.areas.set_writable(span, true));
                 if allowed.is_err() {
                     give_up();
                 }

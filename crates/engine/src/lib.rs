@@ -77,6 +77,9 @@ mod sys;
 mod touch;
 mod word;
 
+#[cfg(all(test, loom))]
+mod interleavings;
+
 pub use background::Migration;
 pub use cohmem_uapi::{Direction, FRAME_BYTES, Reason, ReasonCounts, Tier};
 pub use error::{Error, ErrorKind, Result};

@@ -8,10 +8,7 @@ use std::{
         unix::fs::{FileTypeExt as _, MetadataExt as _},
     },
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use cohmem_frames::{FrameIndex, FramePool, FrameRun, words_needed};
@@ -21,6 +18,7 @@ use crate::{
     Granule,
     error::{Cause, Error, Result},
     host::Slot,
+    sync::{AtomicU64, Ordering},
     sys::device::{self, Mapping},
 };
 

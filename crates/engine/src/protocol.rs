@@ -19,3 +19,8 @@ fn reason_of(error: Errno) -> Reason {
         _ => Reason::Raced,
     }
 }
+
+#[cfg(test)]
+pub(crate) mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;

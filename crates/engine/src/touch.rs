@@ -1,11 +1,6 @@
 //! Granules that were touched while they were a hole, and that somebody must bring home.
 
-#[cfg(loom)]
-use loom::sync::atomic::AtomicU64;
-#[cfg(not(loom))]
-use std::sync::atomic::AtomicU64;
-
-use crate::sync::{Futex, Ordering};
+use crate::sync::{AtomicU64, Futex, Ordering};
 
 const IDLE: u32 = 0;
 const WORK: u32 = 1;

@@ -51,6 +51,12 @@ impl Word {
         self.0.load(Ordering::Acquire) & LOCKED != 0
     }
 
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.0.load(Ordering::Relaxed) & WAITED != 0
+    }
+
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn nr_pins(&self) -> u32 {
         self.0.load(Ordering::Relaxed) / PIN
     }

@@ -7,9 +7,9 @@ use super::reason_of;
 use crate::host::{HoleHost, Slot, Span};
 
 /// Times that a call which lost a race is repeated before the span goes back to where it was.
-#[cfg(not(any(test, loom)))]
+#[cfg(not(test))]
 const NR_TRIES: u32 = 100_000;
-#[cfg(any(test, loom))]
+#[cfg(test)]
 const NR_TRIES: u32 = 4;
 
 /// Moves a span from system memory to the pool, where the CPU uses it in place.

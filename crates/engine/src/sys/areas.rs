@@ -381,3 +381,36 @@ fn copy_from(to: NonNull<u8>, device: &Mapping, slot: Slot, length: usize) {
     // SAFETY: As in `copy_to`, the other way round; the target is in an area of the engine's.
     unsafe { ptr::copy_nonoverlapping(from, to.as_ptr(), length) };
 }
+
+/// A word of the region, for tests whose threads share it.
+#[cfg(test)]
+pub(crate) fn word_at(areas: &Areas, offset: usize) -> &std::sync::atomic::AtomicUsize {
+    assert!(offset < areas.length && offset.is_multiple_of(8));
+    // SAFETY: It lies in the region, which lives as long as the borrow, is aligned and initialised, and
+    // may be changed through shared references.
+    unsafe { areas.region.byte_add(offset).cast().as_ref() }
+}
+
+/// Reads from a file into the region by a system call, for tests.
+#[cfg(test)]
+pub(crate) fn read_into(
+    areas: &Areas,
+    file: &std::fs::File,
+    offset: usize,
+    length: usize,
+) -> io::Result<usize> {
+    use std::os::fd::AsRawFd as _;
+    assert!(offset + length <= areas.length);
+    let target: *mut c_void = areas.region.as_ptr().wrapping_add(offset).cast();
+    // SAFETY: The range lies in the region, and the tests make no reference to it meanwhile.
+    let nr_bytes = unsafe { libc::read(file.as_raw_fd(), target, length) };
+    usize::try_from(nr_bytes).map_err(|_error| io::Error::last_os_error())
+}
+
+/// Locks the start of the region in memory, for tests.
+#[cfg(test)]
+pub(crate) fn lock_memory(areas: &Areas, length: usize) {
+    assert!(length <= areas.length);
+    // SAFETY: It changes no content.
+    unsafe { rustix::mm::mlock(areas.region.as_ptr().cast(), length) }.unwrap();
+}

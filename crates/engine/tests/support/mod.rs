@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::{
-    process,
+    process as own_process,
     sync::{
         Arc, Once,
         atomic::{AtomicBool, Ordering},
@@ -14,9 +14,12 @@ use std::{
 use cohmem_engine::{Level, MemoryType, survey};
 
 pub(crate) mod pattern;
+pub(crate) mod process;
+pub(crate) mod raw;
+pub(crate) mod words;
 
 /// After so long a test hangs.
-const LIMIT: Duration = Duration::from_secs(100);
+const LIMIT: Duration = Duration::from_secs(110);
 
 /// Lets the process end with a message unless it is dropped in time.
 pub(crate) struct Watchdog(Arc<AtomicBool>);
@@ -27,15 +30,17 @@ pub(crate) fn watchdog() -> Watchdog {
     let is_over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&is_over);
     let name = thread::current().name().unwrap_or("a test").to_owned();
-    let message = format!("\nWATCHDOG: {name} took more than {} s\n", LIMIT.as_secs());
+    // Longer by hand, never endless.
+    let limit = LIMIT * u32::try_from(scale()).unwrap();
+    let message = format!("\nWATCHDOG: {name} took more than {} s\n", limit.as_secs());
     thread::spawn(move || {
         let start = Instant::now();
         while !seen.load(Ordering::Relaxed) {
-            if start.elapsed() > LIMIT {
+            if start.elapsed() > limit {
                 // No lock of the standard library: a thread that hangs may hold it.
                 let stderr = rustix::stdio::stderr();
                 match rustix::io::write(stderr, message.as_bytes()) {
-                    Ok(_) | Err(_) => process::abort(),
+                    Ok(_) | Err(_) => own_process::abort(),
                 }
             }
             thread::sleep(Duration::from_millis(50));
@@ -48,6 +53,12 @@ impl Drop for Watchdog {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
+}
+
+/// How many times as long stress tests are to be.
+pub(crate) fn scale() -> u64 {
+    let scale = std::env::var("COHMEM_STRESS").ok();
+    scale.map_or(1, |text| text.parse().expect("COHMEM_STRESS is a number"))
 }
 
 /// The levels that this process can have; those that it cannot are told once.
