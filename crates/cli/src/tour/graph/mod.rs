@@ -101,6 +101,7 @@ pub(super) fn run(
         memory: MemoryType::Coherent,
         granule: choice.granule,
     };
+    touch_device(&pool, layout.bytes())?;
     let mut region = pool.allocate(layout.bytes(), &options).map_err(not_here)?;
     voice.say(format!(
         "{} vertices, {} edges, {} in one region that moves in granules of {}",
@@ -141,6 +142,21 @@ pub(super) fn run(
     })?;
     story::say_stops(region.stats().as_ref(), voice);
     ended.summary(&pool, started.elapsed(), voice, report);
+    Ok(())
+}
+
+/// Has emulated device memory there before it is measured, as a device's is.
+fn touch_device(pool: &Pool, size: ByteCount) -> Result<(), Trouble> {
+    let is_emulated = pool.level().is_some();
+    if !is_emulated || !pool.capabilities().has_generic {
+        return Ok(());
+    }
+    let options = RegionOptions {
+        memory: MemoryType::Generic,
+        ..RegionOptions::default()
+    };
+    let mut region = pool.allocate(size, &options).map_err(not_here)?;
+    region.as_mut_slice().fill(1);
     Ok(())
 }
 

@@ -93,22 +93,19 @@ impl Story<'_> {
         ));
         self.voice.say(picture::LEGEND);
         self.draw("")?;
-        self.rest("at home")?;
-        self.check_answers()
+        self.rest("at home")
     }
 
     fn there(&mut self) -> Result<(), Trouble> {
         self.begin("3. All of it moves to the device, while it is searched");
         let range = self.mover.range();
         let moved = self.migrate("to the device", range, Direction::ToDevice)?;
-        self.check_all("every page is on the device", &moved, Tier::Device)?;
-        self.check_answers()
+        self.check_all("every page is on the device", &moved, Tier::Device)
     }
 
     fn from_the_device(&mut self) -> Result<(), Trouble> {
         self.begin("4. The searches go on, from the device's memory");
-        self.rest("on the device")?;
-        self.check_answers()
+        self.rest("on the device")
     }
 
     fn a_part_home(&mut self) -> Result<(), Trouble> {
@@ -238,15 +235,15 @@ impl Story<'_> {
         Ok(moved)
     }
 
-    /// Lets the searches run, each at least once from start to end, and measures them.
+    /// Lets the searches run, each at least once from start to end, measures them, and checks their
+    /// answers.
     fn rest(&mut self, what: &'static str) -> Result<(), Trouble> {
         let before = self.work.progress();
         self.work.pauses.take();
         let started = Instant::now();
-        self.wait_for_answers(2)?;
+        let after = self.wait_for_answers()?;
         let elapsed = started.elapsed();
         let spread = self.work.pauses.take();
-        let after = self.work.progress();
         self.note(Row {
             what,
             pages: 0,
@@ -255,11 +252,12 @@ impl Story<'_> {
             edges_per_second: edges_per_second(&before, &after, elapsed),
             spread,
         });
+        self.check_found(&after);
         Ok(())
     }
 
     fn note(&mut self, row: Row) {
-        self.voice.say(row.sentence());
+        row.say(self.voice);
         self.report.note(
             if row.pages == 0 { "rest" } else { "move" },
             json!({
@@ -278,27 +276,30 @@ impl Story<'_> {
         self.moves.push(row);
     }
 
-    /// Waits until each search has ended `more` times more: that many began and ended after this
-    /// call, but for the first.
-    fn wait_for_answers(&self, more: u64) -> Result<Progress, Trouble> {
+    /// Waits until each search has ended twice more: once of these it began after this call.
+    fn wait_for_answers(&self) -> Result<Progress, Trouble> {
         let before = self.work.progress();
         self.stop.wait_for("the searches did not end", LIMIT, || {
             let now = self.work.progress();
-            let pairs = now.right.iter().zip(&before.right);
-            let is_done = pairs.clone().all(|(now, before)| now - before >= more);
+            let mut pairs = now.right.iter().zip(&before.right);
+            let is_done = pairs.all(|(now, before)| now - before >= 2);
             Ok((is_done || now.wrong > 0).then_some(now))
         })
     }
 
     fn check_answers(&mut self) -> Result<(), Trouble> {
-        let now = self.wait_for_answers(2)?;
+        let now = self.wait_for_answers()?;
+        self.check_found(&now);
+        Ok(())
+    }
+
+    fn check_found(&mut self, now: &Progress) {
         let right: u64 = now.right.iter().sum();
         let text = match now.wrong {
             0 => format!("all {right} searches so far found what they had to"),
             wrong => format!("{wrong} searches found something else"),
         };
         self.check("answers", now.wrong == 0, &text);
-        Ok(())
     }
 
     fn check_all(&mut self, name: &str, moved: &Migrated, tier: Tier) -> Result<(), Trouble> {
@@ -322,25 +323,24 @@ impl Row {
         }
     }
 
-    fn sentence(&self) -> String {
-        let searched = format!(
-            "{:.0} million edges a second; a step of 64 vertices took {} (median), {} (p99), {} \
-             (longest)",
+    fn say(&self, voice: &Voice) {
+        if self.pages > 0 {
+            voice.say(format!(
+                "{:.0} MiB in {:.2} s: {:.0} MiB/s, {:.2} of a memcpy beside the same searches",
+                as_f64(self.pages) / 256.0,
+                self.elapsed.as_secs_f64(),
+                self.mib_per_second(),
+                self.vs_memcpy()
+            ));
+        }
+        voice.say(format!(
+            "the searches: {:.0} million edges a second; a step of 64 vertices took {} (median), {} \
+             (p99), {} (longest)",
             self.edges_per_second / 1e6,
             Micros(self.spread.median),
             Micros(self.spread.p99),
             Micros(self.spread.longest)
-        );
-        if self.pages == 0 {
-            return format!("searched: {searched}");
-        }
-        format!(
-            "{:.0} MiB in {:.2} s: {:.0} MiB/s, {:.2} of memcpy; searched meanwhile: {searched}",
-            as_f64(self.pages) / 256.0,
-            self.elapsed.as_secs_f64(),
-            self.mib_per_second(),
-            self.vs_memcpy()
-        )
+        ));
     }
 }
 
