@@ -79,7 +79,7 @@ fn on_this_machine(suite: &std::path::Path) -> Result<()> {
 }
 
 fn in_the_lab(suite: &std::path::Path) -> Result<()> {
-    const MIB: u64 = 1 << 20;
+    const BYTES: u64 = 128 << 20;
     setup::ensure(Group::Guest)?;
     cargo(&["build", "--quiet", "--package", "cohmem-cli"])?;
     let script = repository()?.join("lab/conformance.sh");
@@ -88,7 +88,7 @@ fn in_the_lab(suite: &std::path::Path) -> Result<()> {
         spm: [0x1_4000_0000, 0x1_8000_0000]
             .map(|start| Range {
                 start,
-                bytes: 64 * MIB,
+                bytes: BYTES,
             })
             .to_vec(),
         numa: true,
