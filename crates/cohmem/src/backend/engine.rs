@@ -194,7 +194,8 @@ impl EngineRegion {
     pub(crate) fn settle(&self, part: Range<u64>) -> Result<()> {
         // What keeps them there are the library's pins: every migration of this region goes
         // through them.
-        Ok(drop(self.0.pin(offsets(part))?))
+        drop(self.0.pin(offsets(part))?);
+        Ok(())
     }
 
     pub(crate) fn stats(&self) -> RegionStats {

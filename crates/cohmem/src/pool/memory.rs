@@ -113,7 +113,7 @@ impl Memory {
         }
         let start = range.start().get() - whole.start().get();
         let end = range.end().get() - whole.start().get();
-        if start % self.granule != 0 || end % self.granule != 0 {
+        if !start.is_multiple_of(self.granule) || !end.is_multiple_of(self.granule) {
             return Err(Refusal::Misaligned {
                 range,
                 granule: ByteCount::new(self.granule),

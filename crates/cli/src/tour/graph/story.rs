@@ -64,7 +64,7 @@ impl Story<'_> {
     pub(super) fn tell(mut self) -> Result<Ended, Trouble> {
         self.at_home()?;
         self.there()?;
-        self.from_the_device()?;
+        self.on_the_device()?;
         self.a_part_home()?;
         self.pinned()?;
         self.private()?;
@@ -103,7 +103,7 @@ impl Story<'_> {
         self.check_all("every page is on the device", &moved, Tier::Device)
     }
 
-    fn from_the_device(&mut self) -> Result<(), Trouble> {
+    fn on_the_device(&mut self) -> Result<(), Trouble> {
         self.begin("4. The searches go on, from the device's memory");
         self.rest("on the device")
     }
