@@ -55,6 +55,16 @@ pub(crate) enum AreaError {
     System(io::Error),
 }
 
+impl AreaError {
+    fn of_mapping(error: Errno) -> Self {
+        match error {
+            // Over the limit of locked memory, which only locked mappings count to.
+            Errno::AGAIN => Self::Locked,
+            error => error.into(),
+        }
+    }
+}
+
 impl From<Errno> for AreaError {
     fn from(error: Errno) -> Self {
         Self::System(error.into())
@@ -86,7 +96,8 @@ impl Areas {
                 ProtFlags::empty(),
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
-        }?;
+        }
+        .map_err(AreaError::of_mapping)?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
         let skipped = base.addr().get().next_multiple_of(alignment) - base.addr().get();
         // SAFETY: Up to `reserved` bytes from `base` are one reservation.
@@ -121,12 +132,7 @@ impl Areas {
                 MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
             )
         };
-        match mapped {
-            Ok(_) => {}
-            // Over the limit of locked memory, which only locked mappings count to.
-            Err(Errno::AGAIN) => return Err(AreaError::Locked),
-            Err(error) => return Err(error.into()),
-        }
+        mapped.map_err(AreaError::of_mapping)?;
         advise(self.source, source_length, Advice::LinuxDontFork)?;
         let huge = if alignment > HUGE_BYTES || self.length >= HUGE_BYTES {
             Advice::LinuxHugepage
