@@ -184,7 +184,7 @@ fn a_mutex_in_a_region_works_while_it_moves() {
                         for _ in 0..NR_CALLS {
                             lock.lock();
                             let value = counter.load(Ordering::Relaxed);
-                            if value % 8 == 0 {
+                            if value.is_multiple_of(8) {
                                 thread::yield_now();
                             }
                             counter.store(value + 1, Ordering::Relaxed);

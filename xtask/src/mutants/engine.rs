@@ -179,8 +179,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "mappings merge again",
         changes: &[(
             "crates/engine/src/sys/areas.rs",
-            "                .write_volatile(1);\n",
-            "                .read_volatile();\n",
+            "        unsafe { last_page.write_volatile(1) };\n",
+            "        let _ = last_page;\n",
         )],
         test: program("limits", "limits_and_children"),
         is_in_ci: false,

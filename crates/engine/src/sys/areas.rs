@@ -144,12 +144,12 @@ impl Areas {
             Ok(()) | Err(_) => {}
         }
         // Descent begins with the first page.
+        let last_page = self
+            .source
+            .as_ptr()
+            .wrapping_byte_add(source_length - PAGE_BYTES);
         // SAFETY: The page was just mapped; it is the last of the area, which nothing else uses.
-        unsafe {
-            self.source
-                .byte_add(source_length - PAGE_BYTES)
-                .write_volatile(1);
-        }
+        unsafe { last_page.write_volatile(1) };
         let copies = [
             (self.region, self.length),
             (self.leaving, self.length),
@@ -394,7 +394,7 @@ pub(crate) fn word_at(areas: &Areas, offset: usize) -> &std::sync::atomic::Atomi
     assert!(offset < areas.length && offset.is_multiple_of(8));
     // SAFETY: It lies in the region, which lives as long as the borrow, is aligned and initialised, and
     // may be changed through shared references.
-    unsafe { areas.region.byte_add(offset).cast().as_ref() }
+    unsafe { &*areas.region.as_ptr().wrapping_byte_add(offset).cast() }
 }
 
 /// Reads from a file into the region by a system call, for tests.
