@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod conformance;
+mod engine;
 mod kmod;
 mod lab;
 mod lints;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    bench, conformance,
+    bench, conformance, engine,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
     lints, mutants,
@@ -39,8 +39,10 @@ enum Stage {
     Lints,
     /// Unit, model and host tests
     Host,
-    /// The frame allocator under loom
+    /// The frame allocator and the engine's hand-over under loom
     Loom,
+    /// The engine at every level: as the caller, and as a user without privilege
+    Engine,
     /// The module builds, and its object passes the checks
     Kmod,
     /// The lab notices planted bugs
@@ -107,6 +109,7 @@ impl Stage {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
+            Self::Engine => engine::check(),
             Self::Kmod => kmod::build(Variant::Shipped).map(drop),
             Self::Lab => lab::self_check(),
             Self::Guest => {
@@ -134,30 +137,32 @@ impl Stage {
 /// The tests that need no guest.
 fn host() -> Result<()> {
     setup::ensure(Group::Build)?;
-    cargo(&["test", "--workspace", "--quiet"])
+    // The engine has a stage of its own.
+    cargo(&[
+        "test",
+        "--workspace",
+        "--exclude",
+        "cohmem-engine",
+        "--quiet",
+    ])
 }
 
 fn loom() -> Result<()> {
-    let directory = target()?.join("loom");
-    let status = Command::new(env!("CARGO"))
-        .args([
-            "test",
-            "--quiet",
-            "--release",
-            "--package",
-            "cohmem-frames",
-            "--lib",
-            "--test",
-            "loom",
-        ])
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("LOOM_MAX_PREEMPTIONS", "2")
-        .env("CARGO_TARGET_DIR", directory)
-        .current_dir(repository()?)
-        .status()
-        .context("cargo test")?;
-    if !status.success() {
-        bail!("the loom tests: {status}");
+    let frames = ["--package", "cohmem-frames", "--lib", "--test", "loom"];
+    let engine = ["--package", "cohmem-engine", "--lib"];
+    for selection in [&frames[..], &engine[..]] {
+        let status = Command::new(env!("CARGO"))
+            .args(["test", "--quiet", "--release"])
+            .args(selection)
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("LOOM_MAX_PREEMPTIONS", "2")
+            .env("CARGO_TARGET_DIR", target()?.join("loom"))
+            .current_dir(repository()?)
+            .status()
+            .context("cargo test")?;
+        if !status.success() {
+            bail!("the loom tests of {}: {status}", selection[1]);
+        }
     }
     Ok(())
 }

@@ -284,7 +284,7 @@ fn check_size(bytes: usize, frame: Granule) -> Result<()> {
         let what = "pool";
         return Err(Cause::BadSize { what, bytes, limit }.into());
     }
-    if bytes % frame.bytes() != 0 {
+    if !bytes.is_multiple_of(frame.bytes()) {
         let frame = frame.bytes();
         return Err(Cause::PoolOfFrames { bytes, frame }.into());
     }

@@ -252,7 +252,7 @@ impl Region {
     fn granules_of(&self, range: &Range<usize>) -> Result<Range<usize>> {
         self.check_within(range)?;
         let granule = self.granule().bytes();
-        if range.start % granule != 0 || range.end % granule != 0 {
+        if !range.start.is_multiple_of(granule) || !range.end.is_multiple_of(granule) {
             return Err(Cause::Unaligned {
                 start: range.start,
                 end: range.end,

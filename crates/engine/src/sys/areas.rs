@@ -55,6 +55,16 @@ pub(crate) enum AreaError {
     System(io::Error),
 }
 
+impl AreaError {
+    fn of_mapping(error: Errno) -> Self {
+        match error {
+            // Over the limit of locked memory, which only locked mappings count to.
+            Errno::AGAIN => Self::Locked,
+            error => error.into(),
+        }
+    }
+}
+
 impl From<Errno> for AreaError {
     fn from(error: Errno) -> Self {
         Self::System(error.into())
@@ -86,7 +96,8 @@ impl Areas {
                 ProtFlags::empty(),
                 MapFlags::PRIVATE | MapFlags::NORESERVE,
             )
-        }?;
+        }
+        .map_err(AreaError::of_mapping)?;
         let base = NonNull::new(base.cast::<u8>()).ok_or(Errno::NOMEM)?;
         let skipped = base.addr().get().next_multiple_of(alignment) - base.addr().get();
         // SAFETY: Up to `reserved` bytes from `base` are one reservation.
@@ -121,12 +132,7 @@ impl Areas {
                 MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED,
             )
         };
-        match mapped {
-            Ok(_) => {}
-            // Over the limit of locked memory, which only locked mappings count to.
-            Err(Errno::AGAIN) => return Err(AreaError::Locked),
-            Err(error) => return Err(error.into()),
-        }
+        mapped.map_err(AreaError::of_mapping)?;
         advise(self.source, source_length, Advice::LinuxDontFork)?;
         let huge = if alignment > HUGE_BYTES || self.length >= HUGE_BYTES {
             Advice::LinuxHugepage
@@ -138,12 +144,12 @@ impl Areas {
             Ok(()) | Err(_) => {}
         }
         // Descent begins with the first page.
+        let last_page = self
+            .source
+            .as_ptr()
+            .wrapping_byte_add(source_length - PAGE_BYTES);
         // SAFETY: The page was just mapped; it is the last of the area, which nothing else uses.
-        unsafe {
-            self.source
-                .byte_add(source_length - PAGE_BYTES)
-                .write_volatile(1);
-        }
+        unsafe { last_page.write_volatile(1) };
         let copies = [
             (self.region, self.length),
             (self.leaving, self.length),
@@ -388,7 +394,7 @@ pub(crate) fn word_at(areas: &Areas, offset: usize) -> &std::sync::atomic::Atomi
     assert!(offset < areas.length && offset.is_multiple_of(8));
     // SAFETY: It lies in the region, which lives as long as the borrow, is aligned and initialised, and
     // may be changed through shared references.
-    unsafe { areas.region.byte_add(offset).cast().as_ref() }
+    unsafe { &*areas.region.as_ptr().wrapping_byte_add(offset).cast() }
 }
 
 /// Reads from a file into the region by a system call, for tests.

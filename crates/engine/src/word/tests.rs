@@ -76,7 +76,7 @@ fn who_waits_for_a_granule_goes_on_when_it_is_let_go() {
                 done.send(word.place()).unwrap();
             });
         }
-        assert!(is_done.try_recv().is_err());
+        is_done.try_recv().unwrap_err();
         word.unlock(Place::Device);
         for _ in 0..3 {
             assert_eq!(is_done.recv().unwrap(), Place::Device);

@@ -16,29 +16,23 @@ pub(crate) fn limit_files() -> FileLimit {
         rlim_max: 0,
     };
     // SAFETY: The structure is valid for writes.
-    assert_eq!(
-        unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before) },
-        0
-    );
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut before) };
+    assert_eq!(got, 0);
     let none = libc::rlimit {
         rlim_cur: 0,
         ..before
     };
     // SAFETY: The structure is valid for reads.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) },
-        0
-    );
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
+    assert_eq!(set, 0);
     FileLimit(before)
 }
 
 impl Drop for FileLimit {
     fn drop(&mut self) {
         // SAFETY: As above.
-        assert_eq!(
-            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const self.0) },
-            0
-        );
+        let set = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const self.0) };
+        assert_eq!(set, 0);
     }
 }
 
