@@ -7,6 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod conformance;
+mod engine;
 mod docs;
 mod kmod;
 mod lab;
@@ -14,6 +16,7 @@ mod lints;
 mod mutants;
 mod package;
 mod place;
+mod privilege;
 mod selftest;
 mod setup;
 mod test;
@@ -30,7 +33,7 @@ struct Cli {
 enum Job {
     /// Run every check of the tree, as CI does
     Test(test::Args),
-    /// Show the main job: live programs' memory moves to a device and home, in the lab
+    /// Show the main job: memory moves to a device and home while threads use it
     Tour(tour::Args),
     /// Boot the lab's virtual machine and run a command in it
     Lab(lab::Args),
@@ -50,6 +53,8 @@ enum Job {
     Mutants(mutants::Args),
     /// Install the Debian packages that the other jobs need (they do so themselves, too)
     Setup(setup::Args),
+    /// Run a program that is refused userfaultfd, as in a strict container
+    WithoutUserfaultfd(privilege::Args),
 }
 
 fn main() -> ExitCode {
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),
         Job::Setup(args) => setup::run(&args),
+        Job::WithoutUserfaultfd(args) => privilege::run_without_userfaultfd(&args),
     };
     match outcome {
         Ok(code) => code,
