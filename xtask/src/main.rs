@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod conformance;
-mod engine;
 mod docs;
+mod engine;
 mod kmod;
 mod lab;
 mod lints;
