@@ -44,6 +44,7 @@ mod migrate;
 mod process;
 mod query;
 mod region;
+mod residency;
 mod summary;
 #[expect(
     unsafe_code,
@@ -61,8 +62,9 @@ pub use device::{Device, DeviceStatus};
 pub use error::{Error, ErrorKind, Result};
 pub use holders::{Holder, Holders, holders};
 pub use migrate::{MigrateOptions, Migrated, Target};
-pub use process::{Process, Vma, VmaKind};
+pub use process::{Process, Vma, VmaKind, pids};
 pub use query::PageMap;
 pub use region::{Placement, Region};
-pub use summary::{DeviceSummary, discover, is_driver_loaded};
+pub use residency::{Extent, Place};
+pub use summary::{DeviceSummary, discover, discover_at, is_driver_loaded};
 pub use units::{AddrRange, ByteCount, PhysRange, UserAddr};
