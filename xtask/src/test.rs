@@ -131,6 +131,7 @@ impl Stage {
 /// The tests that need no guest.
 fn host() -> Result<()> {
     setup::ensure(Group::Build)?;
+    setup::ensure(Group::Programs)?;
     cargo(&["test", "--workspace", "--quiet"])
 }
 

@@ -1,6 +1,6 @@
 //! Exit status and error messages.
 
-use std::{error, fmt, io, process::ExitCode};
+use std::{error, fmt, io, path::PathBuf, process::ExitCode};
 
 use cohmem::ErrorKind;
 
@@ -44,6 +44,18 @@ pub(crate) enum CliError {
         source: io::Error,
     },
     Signals(io::Error),
+    /// A file that was asked for could not be written.
+    File {
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// A picture could not be drawn.
+    Picture {
+        path: PathBuf,
+        text: String,
+    },
+    /// The process had no memory to look at.
+    NothingRecorded,
     NoDevices,
     SeveralDevices {
         numbers: Vec<u32>,
@@ -66,7 +78,12 @@ impl CliError {
                     126
                 })
             }
-            Self::Output(_) | Self::Json(_) | Self::Signals(_) => ExitCode::from(1),
+            Self::Output(_)
+            | Self::Json(_)
+            | Self::Signals(_)
+            | Self::File { .. }
+            | Self::Picture { .. }
+            | Self::NothingRecorded => ExitCode::from(1),
             Self::SeveralDevices { .. } => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
@@ -95,6 +112,9 @@ impl fmt::Display for CliError {
             Self::Json(_) => f.write_str("cannot write JSON"),
             Self::Start { program, .. } => write!(f, "cannot start {program:?}"),
             Self::Signals(_) => f.write_str("cannot receive signals"),
+            Self::File { path, .. } => write!(f, "cannot write {}", path.display()),
+            Self::Picture { path, text } => write!(f, "cannot draw {}: {text}", path.display()),
+            Self::NothingRecorded => f.write_str("the process has no memory to look at"),
             Self::NoDevices => f.write_str("no device is attached; `cohmem attach` attaches one"),
             Self::SeveralDevices { numbers } => {
                 write!(
@@ -112,11 +132,15 @@ impl error::Error for CliError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Library(error) | Self::Helped { error, .. } => error.source(),
-            Self::Output(source) | Self::Start { source, .. } | Self::Signals(source) => {
-                Some(source)
-            }
+            Self::Output(source)
+            | Self::Start { source, .. }
+            | Self::Signals(source)
+            | Self::File { source, .. } => Some(source),
             Self::Json(source) => Some(source),
-            Self::NoDevices | Self::SeveralDevices { .. } => None,
+            Self::Picture { .. }
+            | Self::NothingRecorded
+            | Self::NoDevices
+            | Self::SeveralDevices { .. } => None,
         }
     }
 }

@@ -10,8 +10,10 @@ mod exit;
 mod follow;
 mod interrupt;
 mod output;
+mod palette;
 mod progress;
 mod stuck;
+mod survey;
 mod tour;
 
 use std::process::ExitCode;
@@ -42,6 +44,7 @@ enum Command {
     Migrate(cmd::migrate::Migrate),
     Evict(cmd::evict::Evict),
     Run(cmd::run::Run),
+    Map(cmd::map::Map),
     Doctor(cmd::doctor::Doctor),
     Tour(tour::Tour),
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Migrate(command) => command.run(&mut out),
         Command::Evict(command) => command.run(&mut out),
         Command::Run(command) => command.run(&mut out),
+        Command::Map(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
         Command::Tour(command) => command.run(&mut out),
     };
@@ -93,6 +97,10 @@ mod tests {
             "evict cohmem0 --timeout 2m",
             "run -- true",
             "run --device 1 --interval 50ms -- program --json -x",
+            "map 1",
+            "map 1 --all --json --svg a.svg --png a.png",
+            "map 1 --record 30s --interval 50ms",
+            "map --self-test",
             "doctor --json",
             "tour --backend driver --size 64M",
         ] {
@@ -122,6 +130,11 @@ mod tests {
                 "migrate --pid 1 --to system --range 0x2000-0x1000",
                 "ends below its start",
             ),
+            ("map", "PID"),
+            ("map 0", "0"),
+            ("map 1 --self-test", "--self-test"),
+            ("map 1 --interval 1s", "--record"),
+            ("map 1 --record 0", "at least 1ms"),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
         ] {

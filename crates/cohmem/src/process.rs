@@ -47,8 +47,9 @@ pub struct Vma {
 }
 
 impl Vma {
-    /// Reads one line of `/proc/PID/maps`.
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads one line of `/proc/PID/maps`; `None` if it is not one.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.splitn(6, ' ');
         let (start, end) = fields.next()?.split_once('-')?;
         let address = |digits| u64::from_str_radix(digits, 16).ok().map(UserAddr::new);

@@ -23,9 +23,11 @@ const GAP_BYTES: u64 = 64 * FRAME_BYTES;
 /// Bytes that the driver is asked about at a time.
 const SPAN_BYTES: u64 = 256 << 20;
 
-/// Where the content of a page is.
+/// Where the content of a page is. Devices are the first in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
+    /// Device `cohmemN`.
+    Device(u32),
     /// System memory, private to processes: what migrates.
     System,
     /// System memory: a page of a file, or shared memory.
@@ -34,8 +36,6 @@ pub enum Place {
     Zero,
     /// Swap, or being moved at this moment.
     Swap,
-    /// Device `cohmemN`.
-    Device(u32),
     /// Memory of another driver.
     Foreign,
     /// In memory, but in a mapping without access that only root sees into.

@@ -5,6 +5,7 @@ pub(crate) mod detach;
 pub(crate) mod doctor;
 pub(crate) mod evict;
 pub(crate) mod list;
+pub(crate) mod map;
 pub(crate) mod migrate;
 pub(crate) mod run;
 
