@@ -54,6 +54,8 @@ pub(crate) enum CliError {
         path: PathBuf,
         text: String,
     },
+    /// What needs a terminal has none.
+    NoTerminal,
     /// The process had no memory to look at.
     NothingRecorded,
     NoDevices,
@@ -84,7 +86,7 @@ impl CliError {
             | Self::File { .. }
             | Self::Picture { .. }
             | Self::NothingRecorded => ExitCode::from(1),
-            Self::SeveralDevices { .. } => ExitCode::from(2),
+            Self::SeveralDevices { .. } | Self::NoTerminal => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -114,6 +116,9 @@ impl fmt::Display for CliError {
             Self::Signals(_) => f.write_str("cannot receive signals"),
             Self::File { path, .. } => write!(f, "cannot write {}", path.display()),
             Self::Picture { path, text } => write!(f, "cannot draw {}: {text}", path.display()),
+            Self::NoTerminal => {
+                f.write_str("the standard output is no terminal; --once and --json need none")
+            }
             Self::NothingRecorded => f.write_str("the process has no memory to look at"),
             Self::NoDevices => f.write_str("no device is attached; `cohmem attach` attaches one"),
             Self::SeveralDevices { numbers } => {
@@ -139,6 +144,7 @@ impl error::Error for CliError {
             Self::Json(source) => Some(source),
             Self::Picture { .. }
             | Self::NothingRecorded
+            | Self::NoTerminal
             | Self::NoDevices
             | Self::SeveralDevices { .. } => None,
         }

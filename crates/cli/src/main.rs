@@ -7,6 +7,8 @@
 mod cmd;
 mod duration;
 mod exit;
+#[cfg(test)]
+mod fake_sysfs;
 mod follow;
 mod interrupt;
 mod output;
@@ -45,6 +47,7 @@ enum Command {
     Evict(cmd::evict::Evict),
     Run(cmd::run::Run),
     Map(cmd::map::Map),
+    Top(cmd::top::Top),
     Doctor(cmd::doctor::Doctor),
     Tour(tour::Tour),
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Evict(command) => command.run(&mut out),
         Command::Run(command) => command.run(&mut out),
         Command::Map(command) => command.run(&mut out),
+        Command::Top(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
         Command::Tour(command) => command.run(&mut out),
     };
@@ -97,6 +101,8 @@ mod tests {
             "evict cohmem0 --timeout 2m",
             "run -- true",
             "run --device 1 --interval 50ms -- program --json -x",
+            "top",
+            "top --interval 200ms --once",
             "map 1",
             "map 1 --all --json --svg a.svg --png a.png",
             "map 1 --record 30s --interval 50ms",

@@ -4,7 +4,7 @@ mod answer;
 mod atlas;
 mod figure;
 mod self_test;
-mod terminal;
+pub(in crate::cmd) mod terminal;
 mod timeline;
 
 use std::{
@@ -99,14 +99,16 @@ impl Map {
             out.line(&line)?;
         }
         out.line("")?;
-        let table = terminal::table(survey, canvas, self.all);
-        let lines = table.lines();
-        let share_at = lines.first().and_then(|heading| heading.find("share"));
-        for (at, line) in lines.iter().enumerate() {
-            match (at, share_at) {
-                (0, _) | (_, None) => out.styled(Style::Heading, line)?,
-                (_, Some(share_at)) => out.line(&terminal::paint_share(line, share_at, canvas))?,
-            }
+        for (at, line) in terminal::table_lines(survey, canvas, self.all)
+            .iter()
+            .enumerate()
+        {
+            let style = if at == 0 {
+                Style::Heading
+            } else {
+                Style::Plain
+            };
+            out.styled(style, line)?;
         }
         Ok(())
     }

@@ -22,10 +22,10 @@ const SHARE_CELLS: usize = 12;
 
 /// How to draw.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Canvas {
+pub(in crate::cmd) struct Canvas {
     /// Columns.
-    pub(super) width: usize,
-    pub(super) is_coloured: bool,
+    pub(in crate::cmd) width: usize,
+    pub(in crate::cmd) is_coloured: bool,
 }
 
 impl Canvas {
@@ -57,7 +57,7 @@ impl Canvas {
 }
 
 /// What the process has in memory, in one line.
-pub(super) fn headline(survey: &Survey) -> String {
+pub(in crate::cmd) fn headline(survey: &Survey) -> String {
     let total = &survey.total;
     let places: Vec<_> = total
         .shown()
@@ -78,7 +78,7 @@ pub(super) fn headline(survey: &Survey) -> String {
 }
 
 /// The heat line with its addresses, and what its signs mean.
-pub(super) fn heat(survey: &Survey, canvas: Canvas) -> Vec<String> {
+pub(in crate::cmd) fn heat(survey: &Survey, canvas: Canvas) -> Vec<String> {
     let per_line = canvas.width.saturating_sub(LABEL).clamp(8, 256);
     // Half of the cells, so that gaps have room.
     let granules = survey.granules.at_most(per_line * MOST_LINES / 2);
@@ -152,7 +152,7 @@ fn legend(total: &Counts, granules: &Granules, canvas: Canvas) -> Vec<String> {
 }
 
 /// The mappings with most memory, by address, and a row for the others.
-pub(super) fn table(survey: &Survey, canvas: Canvas, shows_all: bool) -> Table {
+fn table(survey: &Survey, canvas: Canvas, shows_all: bool) -> Table {
     let mut chosen: Vec<&MappingCounts> = survey
         .mappings
         .iter()
@@ -212,11 +212,19 @@ pub(super) fn table(survey: &Survey, canvas: Canvas, shows_all: bool) -> Table {
     table
 }
 
-/// A line of the table with its share in colours.
-pub(super) fn paint_share(line: &str, share_at: usize, canvas: Canvas) -> String {
-    if !canvas.is_coloured {
-        return line.to_owned();
+/// The lines of the table, the first its heading, with the shares in colours.
+pub(in crate::cmd) fn table_lines(survey: &Survey, canvas: Canvas, shows_all: bool) -> Vec<String> {
+    let mut lines = table(survey, canvas, shows_all).lines();
+    let share_at = lines.first().and_then(|heading| heading.find("share"));
+    if let (true, Some(share_at)) = (canvas.is_coloured, share_at) {
+        for line in lines.iter_mut().skip(1) {
+            *line = paint_share(line, share_at, canvas);
+        }
     }
+    lines
+}
+
+fn paint_share(line: &str, share_at: usize, canvas: Canvas) -> String {
     line.chars()
         .enumerate()
         .map(|(at, letter)| {
@@ -282,7 +290,7 @@ fn shorten(name: &str, width: usize) -> String {
 }
 
 /// One line for each of a few moments of a recording, on common granules.
-pub(super) fn moment(
+pub(in crate::cmd) fn moment(
     seconds: f64,
     cells: &[(AddrRange, Option<&Counts>)],
     canvas: Canvas,
