@@ -10,6 +10,7 @@ mod bench;
 mod kmod;
 mod lab;
 mod lints;
+mod monitoring;
 mod mutants;
 mod place;
 mod setup;

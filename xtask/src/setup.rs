@@ -32,10 +32,12 @@ pub(crate) enum Group {
     Guest,
     /// Programs that tests and benchmarks run in the lab.
     Programs,
+    /// To check what is exported to Prometheus.
+    Monitoring,
 }
 
 impl Group {
-    const ALL: [Self; 3] = [Self::Build, Self::Guest, Self::Programs];
+    const ALL: [Self; 4] = [Self::Build, Self::Guest, Self::Programs, Self::Monitoring];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -62,6 +64,7 @@ impl Group {
                 "python3-numpy",
                 "util-linux",
             ],
+            Self::Monitoring => &["prometheus"],
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     bench,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
-    lints, mutants,
+    lints, monitoring, mutants,
     place::{cargo, repository, target},
     setup::{self, Group},
     tour,
@@ -41,6 +41,8 @@ enum Stage {
     Host,
     /// The frame allocator under loom
     Loom,
+    /// Metrics, alerts and dashboard, checked by Prometheus's own tool
+    Monitoring,
     /// The module builds, and its object passes the checks
     Kmod,
     /// The lab notices planted bugs
@@ -105,6 +107,7 @@ impl Stage {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
+            Self::Monitoring => monitoring::check(),
             Self::Kmod => kmod::build(Variant::Shipped).map(drop),
             Self::Lab => lab::self_check(),
             Self::Guest => {

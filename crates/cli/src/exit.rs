@@ -1,6 +1,6 @@
 //! Exit status and error messages.
 
-use std::{error, fmt, io, path::PathBuf, process::ExitCode};
+use std::{error, fmt, io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use cohmem::ErrorKind;
 
@@ -54,6 +54,11 @@ pub(crate) enum CliError {
         path: PathBuf,
         text: String,
     },
+    /// Nobody can be served at an address.
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
     /// What needs a terminal has none.
     NoTerminal,
     /// The process had no memory to look at.
@@ -84,6 +89,7 @@ impl CliError {
             | Self::Json(_)
             | Self::Signals(_)
             | Self::File { .. }
+            | Self::Listen { .. }
             | Self::Picture { .. }
             | Self::NothingRecorded => ExitCode::from(1),
             Self::SeveralDevices { .. } | Self::NoTerminal => ExitCode::from(2),
@@ -116,6 +122,7 @@ impl fmt::Display for CliError {
             Self::Signals(_) => f.write_str("cannot receive signals"),
             Self::File { path, .. } => write!(f, "cannot write {}", path.display()),
             Self::Picture { path, text } => write!(f, "cannot draw {}: {text}", path.display()),
+            Self::Listen { address, .. } => write!(f, "cannot serve at {address}"),
             Self::NoTerminal => {
                 f.write_str("the standard output is no terminal; --once and --json need none")
             }
@@ -140,7 +147,8 @@ impl error::Error for CliError {
             Self::Output(source)
             | Self::Start { source, .. }
             | Self::Signals(source)
-            | Self::File { source, .. } => Some(source),
+            | Self::File { source, .. }
+            | Self::Listen { source, .. } => Some(source),
             Self::Json(source) => Some(source),
             Self::Picture { .. }
             | Self::NothingRecorded

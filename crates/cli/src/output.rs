@@ -74,6 +74,11 @@ impl Output {
         self.styled(Style::Plain, text)
     }
 
+    /// Text as it is, with its line ends.
+    pub(crate) fn text(&mut self, text: &str) -> Result<()> {
+        Ok(io::stdout().lock().write_all(text.as_bytes())?)
+    }
+
     pub(crate) fn styled(&mut self, style: Style, text: &str) -> Result<()> {
         let painted = self.paint(style, text);
         Ok(writeln!(io::stdout().lock(), "{painted}")?)

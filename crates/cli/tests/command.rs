@@ -178,7 +178,7 @@ fn the_help_names_every_command() {
     let output = cohmem(&["--help"]);
     let help = text(&output.stdout);
     for command in [
-        "list", "attach", "detach", "migrate", "evict", "run", "map", "top", "doctor",
+        "list", "attach", "detach", "migrate", "evict", "run", "map", "top", "metrics", "doctor",
     ] {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod evict;
 pub(crate) mod list;
 pub(crate) mod map;
+pub(crate) mod metrics;
 pub(crate) mod migrate;
 pub(crate) mod run;
 pub(crate) mod top;
