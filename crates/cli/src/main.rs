@@ -11,6 +11,7 @@ mod exit;
 mod fake_sysfs;
 mod follow;
 mod interrupt;
+mod limits;
 mod output;
 mod palette;
 mod progress;

@@ -34,6 +34,7 @@ mod backend {
     //! Where device memory comes from.
     pub(crate) mod driver;
 }
+mod cgroup;
 mod command;
 mod control;
 pub mod dax;
@@ -54,6 +55,7 @@ mod sys;
 mod units;
 
 pub use background::Migration;
+pub use cgroup::{MemoryLimit, limits_at, memory_limits};
 pub use cohmem_uapi::{
     Direction, FRAME_BYTES, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State, Tier,
 };
