@@ -3,6 +3,7 @@
 pub(crate) mod aio;
 pub(crate) mod io;
 pub(crate) mod memory;
+pub(crate) mod numa;
 pub(crate) mod process;
 pub(crate) mod uring;
 
