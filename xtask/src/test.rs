@@ -15,7 +15,7 @@ use crate::{
     bench,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
-    lints, monitoring, mutants,
+    lints, monitoring, mutants, package,
     place::{cargo, repository, target},
     setup::{self, Group},
     tour,
@@ -55,6 +55,8 @@ enum Stage {
     Hooks,
     /// Taking memory over from the kernel's dax drivers, and giving it back
     Dax,
+    /// The manual, the Debian packages: built, checked, installed, upgraded, purged
+    Package,
     /// The tour, small
     Tour,
     /// The benchmark, small: for its output and its content check
@@ -124,6 +126,7 @@ impl Stage {
                 guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
             }
             Self::Dax => dax(),
+            Self::Package => package::test::check(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),

@@ -67,6 +67,17 @@ pub(crate) enum CliError {
     SeveralDevices {
         numbers: Vec<u32>,
     },
+    /// A file of the user's that cannot be read.
+    Read {
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// A line of such a file that is wrong.
+    Line {
+        path: PathBuf,
+        number: usize,
+        says: String,
+    },
 }
 
 pub(crate) type Result<T> = std::result::Result<T, CliError>;
@@ -92,7 +103,10 @@ impl CliError {
             | Self::Listen { .. }
             | Self::Picture { .. }
             | Self::NothingRecorded => ExitCode::from(1),
-            Self::SeveralDevices { .. } | Self::NoTerminal => ExitCode::from(2),
+            Self::SeveralDevices { .. }
+            | Self::NoTerminal
+            | Self::Read { .. }
+            | Self::Line { .. } => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -136,6 +150,10 @@ impl fmt::Display for CliError {
                 )?;
                 numbers.iter().try_for_each(|number| write!(f, " {number}"))
             }
+            Self::Read { path, .. } => write!(f, "cannot read {}", path.display()),
+            Self::Line { path, number, says } => {
+                write!(f, "{} line {number}: {says}", path.display())
+            }
         }
     }
 }
@@ -148,13 +166,15 @@ impl error::Error for CliError {
             | Self::Start { source, .. }
             | Self::Signals(source)
             | Self::File { source, .. }
-            | Self::Listen { source, .. } => Some(source),
+            | Self::Listen { source, .. }
+            | Self::Read { source, .. } => Some(source),
             Self::Json(source) => Some(source),
             Self::Picture { .. }
             | Self::NothingRecorded
             | Self::NoTerminal
             | Self::NoDevices
-            | Self::SeveralDevices { .. } => None,
+            | Self::SeveralDevices { .. }
+            | Self::Line { .. } => None,
         }
     }
 }

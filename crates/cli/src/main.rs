@@ -12,6 +12,7 @@ mod fake_sysfs;
 mod follow;
 mod interrupt;
 mod limits;
+mod manual;
 mod output;
 mod palette;
 mod progress;
@@ -21,7 +22,7 @@ mod tour;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{exit::report, output::Output};
 
@@ -52,6 +53,8 @@ enum Command {
     Metrics(cmd::metrics::Metrics),
     Doctor(cmd::doctor::Doctor),
     Tour(tour::Tour),
+    Completions(cmd::completions::Completions),
+    Man(cmd::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -69,14 +72,14 @@ fn main() -> ExitCode {
         Command::Metrics(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
         Command::Tour(command) => command.run(&mut out),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
     };
     report(result)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -96,7 +99,9 @@ mod tests {
             "attach 0x100000000+256M",
             "attach 0x100000000-0x110000000 --json",
             "attach --all",
+            "attach --file /etc/cohmem/attach.conf",
             "detach cohmem0",
+            "detach --all",
             "detach 3 --timeout 500ms",
             "migrate --pid 1 --to device:0",
             "migrate --pid 1 --to cohmem3 --range 0x1000+64K --fill --shared --exec",
@@ -115,6 +120,8 @@ mod tests {
             "map --self-test",
             "doctor --json",
             "tour --backend driver --size 64M",
+            "completions zsh",
+            "man /tmp",
         ] {
             let words = ["cohmem"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -130,7 +137,9 @@ mod tests {
             ("lost", "lost"),
             ("attach ram", "daxX.Y"),
             ("attach dax0.0 --all", "--all"),
+            ("attach --file x --altmap", "--altmap"),
             ("detach", "DEVICE"),
+            ("detach 0 --all", "--all"),
             ("detach cohmem16", "N below 16"),
             ("detach 0 --timeout 5x", "\"5x\""),
             ("migrate --to system", "--pid"),
@@ -151,6 +160,8 @@ mod tests {
             ("map 1 --record 0", "at least 1ms"),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
+            ("completions csh", "csh"),
+            ("man", "DIRECTORY"),
         ] {
             let words = ["cohmem"]
                 .into_iter()

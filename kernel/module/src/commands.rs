@@ -2,15 +2,10 @@
 //! The ioctl commands: which node takes which, and how their arguments travel.
 
 use cohmem_kcore::{DeviceId, Driver, Errno};
+use cohmem_ksys::process::{Plain, read_plain, write_plain};
 use cohmem_uapi::{args, ioctl};
 
-use crate::{
-    host::Kernel,
-    sys::{
-        entry,
-        process::{Plain, read_plain, write_plain},
-    },
-};
+use crate::{host::Kernel, sys::entry};
 
 /// The node that a command came in on.
 #[derive(Clone, Copy)]

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The kernel as the driver's logic sees it.
 
+mod chunk;
+mod space;
+
 use core::fmt::Debug;
 
 use cohmem_kcore::{
@@ -8,19 +11,19 @@ use cohmem_kcore::{
     host::{ChunkSpec, Host, PageFacts, Pfn, Privilege},
     ledger::Ledger,
 };
-
-use crate::sys::{
+use cohmem_ksys::{
     arrays::Arrays,
     batch::Batch,
-    chardev,
     memory::{Buffer, Shared, Words},
     page::Page,
-    pagemap::Chunk,
     process::{self, Mm},
     range::{self, Claim},
     stock::{self, Stock},
     sync::{self, RwLock},
 };
+
+use self::chunk::Chunk;
+use crate::sys::chardev;
 
 /// Bytes of a chunk: bounds how long its struct pages take to set up, and how much one that held mapped
 /// poison takes with it.
@@ -144,7 +147,7 @@ impl Host for Kernel {
     ) -> Result<Chunk, Errno> {
         #[cfg(hooks)]
         crate::hooks::registering()?;
-        Chunk::register(spec, claim, ledger)
+        chunk::register(spec, claim, ledger)
     }
 
     fn chunk_bytes(&self) -> u64 {

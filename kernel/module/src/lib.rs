@@ -3,13 +3,10 @@
 //!
 //! What the driver decides is in `cohmem_kcore`; this crate gives it a kernel to decide over:
 //!
-//! - [`host`]: [`cohmem_kcore::host::Host`] over the kernel's functions
+//! - [`host`]: [`cohmem_kcore::host::Host`] over the safe types of [`cohmem_ksys`]
 //! - [`commands`]: the ioctl commands; [`attributes`]: the values in sysfs
-//! - [`sys`]: every unsafe line of the module, behind safe types
+//! - [`sys`]: every unsafe line of the module itself, behind safe types
 //! - `hooks`: what tests may do to the driver; only under `cfg(hooks)`, never shipped
-//!
-//! There is no allocator and no panic: memory is asked for fallibly ([`sys::memory`]), and a panic, which
-//! would be a bug, stops the kernel thread as `BUG()` does.
 #![no_std]
 #![deny(unsafe_code)]
 #![deny(elided_lifetimes_in_paths)]

@@ -38,6 +38,45 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: true,
     },
     Mutant {
+        name: "reverse_mapping_is_not_kept",
+        guards: "an exit while an eviction has the pages",
+        changes: &[(
+            "kernel/sys/src/batch.rs",
+            "Collected::Frames { _spaces: spaces }",
+            "Collected::Frames { _spaces: { drop(spaces); HeldSpaces::new() } }",
+        )],
+        test: Test::Guest {
+            stage: "hooks",
+            name: "an_exit_while_an_eviction_has_the_pages",
+        },
+        is_in_ci: true,
+    },
+    Mutant {
+        name: "a_lock_not_taken_is_given_back",
+        guards: "an eviction from a process that changes its mappings",
+        changes: &[(
+            "kernel/sys/src/rmap.rs",
+            "is_locked.then(|| Self { mm })",
+            "is_locked.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "with_a_process_that_changes_its_mappings",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "gate_before_the_address_space",
+        guards: "a stuck process keeps no device from being detached",
+        changes: &[(
+            "kernel/core/src/query.rs",
+            "let mut space = self.space.lock()?;\n        let table = self.gate.read();",
+            "let table = self.gate.read();\n        let mut space = self.space.lock()?;",
+        )],
+        test: driver_test("query_refuses_what_the_header_says"),
+        is_in_ci: true,
+    },
+    Mutant {
         name: "ksm_after_collecting",
         guards: "a page merged by KSM meanwhile",
         changes: &[(
@@ -466,7 +505,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "no_memory_failure_operation",
         guards: "poison in the lab",
         changes: &[(
-            "kernel/module/helpers/pagemap.c",
+            "kernel/sys/helpers/pagemap.c",
             "\treturn cohmem_memory_failed(pagemap, pfn, nr_pages);",
             "\treturn -95;",
         )],
@@ -480,7 +519,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "stale_mlock_count",
         guards: "C9: mlock accounting",
         changes: &[(
-            "kernel/module/src/sys/page.rs",
+            "kernel/sys/src/page.rs",
             "        if is_mlocked {",
             "        if false && is_mlocked {",
         )],
@@ -494,7 +533,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "module_goes_with_devices",
         guards: "unloading is refused while attached",
         changes: &[(
-            "kernel/module/src/sys/pagemap.rs",
+            "kernel/sys/src/pagemap.rs",
             "        module.leave();",
             "        if false {\n            module.leave();\n        }",
         )],
@@ -508,13 +547,41 @@ pub(super) const MUTANTS: &[Mutant] = &[
         name: "any_file_is_authority",
         guards: "C10: only pagemap and mem are authority",
         changes: &[(
-            "kernel/module/src/sys/process.rs",
+            "kernel/sys/src/process.rs",
             ".any(|known| known.load(Relaxed) == operations)",
             ".any(|known| known.load(Relaxed) == operations || !operations.is_null())",
         )],
         test: Test::Guest {
             stage: "guest",
             name: "bad_input::process_files",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "gone_process_loses_a_reference",
+        guards: "a process that is gone is asked for more than once",
+        changes: &[(
+            "kernel/sys/src/process.rs",
+            "is_used.then(|| Self { mm })",
+            "is_used.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "bad_input::process_files",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "few_swapped_pages_are_holes",
+        guards: "C6: a few swapped pages",
+        changes: &[(
+            "kernel/sys/helpers/vma.c",
+            "get_mm_counter(mm, MM_SWAPENTS) || get_mm_counter_sum(mm, MM_SWAPENTS)",
+            "get_mm_counter(mm, MM_SWAPENTS)",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "reasons::a_few_swapped_pages_are_told_from_holes",
         },
         is_in_ci: false,
     },

@@ -3,10 +3,12 @@
 use cohmem::State;
 
 pub(crate) mod attach;
+pub(crate) mod completions;
 pub(crate) mod detach;
 pub(crate) mod doctor;
 pub(crate) mod evict;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod map;
 pub(crate) mod metrics;
 pub(crate) mod migrate;

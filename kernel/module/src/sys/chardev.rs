@@ -9,9 +9,10 @@ use core::{
 };
 
 use cohmem_kcore::{DeviceId, Errno};
+use cohmem_ksys::{KernelStatic, check, check_pointer, memory::KernelBox};
 use cohmem_uapi::MAX_DEVICES;
 
-use super::{KernelStatic, check, check_pointer, entry, memory::KernelBox, sysfs};
+use super::{entry, sysfs};
 use crate::commands::{self, Node};
 
 const NAME: *const c_char = c"cohmem".as_ptr();

@@ -3,7 +3,6 @@
 
 use core::{
     ffi::c_int,
-    panic::PanicInfo,
     ptr::{self, NonNull},
     sync::atomic::{
         AtomicPtr,
@@ -12,12 +11,11 @@ use core::{
 };
 
 use cohmem_kcore::{Driver, Errno};
+use cohmem_ksys::{copy, memory::KernelBox, process};
 
 use super::{
     chardev::{Nodes, Registration},
-    memory::KernelBox,
     power::PowerNotifier,
-    process,
 };
 use crate::host::Kernel;
 
@@ -68,6 +66,7 @@ pub(super) fn with_driver<R>(use_fn: impl FnOnce(&Driver<Kernel>) -> R) -> Optio
 }
 
 fn init() -> Result<(), Errno> {
+    copy::learn();
     process::learn_proc_files();
     let registration = Registration::new()?;
     let driver = PublishedDriver::new()?;
@@ -113,18 +112,4 @@ pub(crate) fn log_detached(device: u32, nr_evicted: u64, nr_kept: u64) {
     let format = c"\x016cohmem: device %u detached: %llu frames evicted, %llu kept\n".as_ptr();
     // SAFETY: the format takes one 32-bit and two 64-bit numbers.
     let _length = unsafe { bindings::_printk(format, device, nr_evicted, nr_kept) };
-}
-
-/// No code of the module panics on purpose: a panic is a bug, and stops the thread as `BUG()` does.
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    if let Some(location) = info.location() {
-        let file = location.file();
-        let format = c"\x010cohmem: panic at %.*s:%u\n".as_ptr();
-        let length = c_int::try_from(file.len()).unwrap_or(0);
-        // SAFETY: the format takes a length, that many bytes, and a number.
-        let _length = unsafe { bindings::_printk(format, length, file.as_ptr(), location.line()) };
-    }
-    // SAFETY: any context; does not return.
-    unsafe { bindings::cohmem_bug() }
 }

@@ -7,8 +7,9 @@ use core::{
 };
 
 use cohmem_kcore::Errno;
+use cohmem_ksys::{KernelStatic, check};
 
-use super::{KernelStatic, check, entry};
+use super::entry;
 
 /// The registered notifier. One at a time: the module makes one.
 ///

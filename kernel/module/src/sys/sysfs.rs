@@ -8,8 +8,9 @@ use core::{
 };
 
 use cohmem_kcore::Errno;
+use cohmem_ksys::KernelStatic;
 
-use super::{KernelStatic, entry};
+use super::entry;
 use crate::attributes::{self, NR_SHOWN, SHOWN, Value};
 
 /// The kernel's object of each of [`SHOWN`]; its `var` is the index.

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Physical ranges: what they are, who has claimed them, which node is near.
+
+use core::ffi::{c_int, c_void};
+
+use cohmem_kcore::Errno;
+
+/// A claimed physical range.
+///
+/// # Invariants
+///
+/// The range is requested from the kernel's resource tree, by this value.
+#[derive(Debug)]
+pub struct Claim {
+    phys: u64,
+    bytes: u64,
+}
+
+impl Claim {
+    /// Checks that the firmware soft-reserved all of the range, and claims it. May sleep.
+    pub fn new(phys: u64, bytes: u64) -> Result<Self, Errno> {
+        // SAFETY: looks the range up in the resource tree, under its lock.
+        if unsafe { bindings::cohmem_overlaps_ram(phys, bytes) } {
+            return Err(Errno::EADDRINUSE);
+        }
+        if !is_soft_reserved(phys, bytes) {
+            return Err(Errno::EADDRNOTAVAIL);
+        }
+        // SAFETY: a request for any range is refused or granted by the kernel.
+        if !unsafe { bindings::cohmem_request_range(phys, bytes) } {
+            return Err(Errno::EBUSY);
+        }
+        // INVARIANT: requested just now.
+        Ok(Self { phys, bytes })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // SAFETY: by the type invariants the range was requested by this value, which ends here.
+        unsafe { bindings::cohmem_release_range(self.phys, self.bytes) };
+    }
+}
+
+/// How far from its start a range was found to be soft-reserved without a gap.
+struct Coverage {
+    next: u64,
+}
+
+/// All of the range is soft-reserved. `region_intersects` does not see gaps.
+fn is_soft_reserved(phys: u64, bytes: u64) -> bool {
+    let end = phys.saturating_add(bytes).saturating_sub(1);
+    let mut coverage = Coverage { next: phys };
+    let arg = (&raw mut coverage).cast();
+    // SAFETY: the callback gets `arg`, a `Coverage` that outlives the call.
+    let _last = unsafe { bindings::cohmem_walk_soft_reserved(phys, end, arg, Some(visit)) };
+    coverage.next > end
+}
+
+/// Visits one soft-reserved part of the range.
+extern "C" fn visit(resource: *mut bindings::resource, arg: *mut c_void) -> c_int {
+    // SAFETY: `arg` is what `is_soft_reserved` passed, and nobody else uses it meanwhile.
+    let coverage = unsafe { &mut *arg.cast::<Coverage>() };
+    // SAFETY: the kernel passes a resource that lives for the call.
+    let start = unsafe { bindings::cohmem_resource_start(resource) };
+    // SAFETY: as above.
+    let end = unsafe { bindings::cohmem_resource_end(resource) };
+    if start <= coverage.next {
+        coverage.next = coverage.next.max(end.saturating_add(1));
+    }
+    0
+}
+
+/// The node that pages of the range count in: the firmware's if it is online, else the nearest.
+pub fn node_of(phys: u64) -> c_int {
+    // SAFETY: accepts any address.
+    let target = unsafe { bindings::phys_to_target_node(phys) };
+    // SAFETY: there is always an online node.
+    let first = unsafe { bindings::cohmem_first_node() };
+    if target < 0 {
+        return first;
+    }
+    let (mut nearest, mut distance) = (first, c_int::MAX);
+    let mut node = first;
+    while is_online(node) {
+        // SAFETY: both are numbers of nodes that the kernel gave.
+        let to_node = unsafe { bindings::cohmem_node_distance(target, node) };
+        if node == target {
+            return target;
+        }
+        if to_node < distance {
+            (nearest, distance) = (node, to_node);
+        }
+        // SAFETY: `node` is an online node's number; past the last one comes the largest number.
+        node = unsafe { bindings::cohmem_next_node(node) };
+    }
+    nearest
+}
+
+fn is_online(node: c_int) -> bool {
+    // SAFETY: the mask has a bit for each number that the iteration yields, but for its end, which the
+    // helper refuses.
+    unsafe { bindings::cohmem_node_is_online(node) }
+}
+
+/// First physical address above what the kernel can map.
+pub fn phys_end() -> u64 {
+    // SAFETY: reads what the kernel found out about the processor at boot.
+    let processor = unsafe { bindings::cohmem_phys_end() };
+    // SAFETY: reads constants of the kernel's address space.
+    let mappable = unsafe { bindings::cohmem_pluggable_end() };
+    processor.min(mappable.saturating_add(1))
+}
