@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::place::{TREE_VARIABLE, repository, target};
 
 mod list;
+mod see;
 
 /// Arguments of `cargo xtask mutants`.
 #[derive(clap::Args)]
@@ -43,7 +44,8 @@ struct Mutant {
 
 /// A test that must fail.
 enum Test {
-    /// A host test of a package: test target, and a part of the test's name.
+    /// A host test of a package: test target (`lib` for the tests inside the library, `bin` for those
+    /// inside the program), and a part of the test's name.
     Host {
         package: &'static str,
         target: &'static str,
@@ -59,8 +61,7 @@ enum Test {
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let filter = args.filter.as_deref().unwrap_or_default();
-    let mutants: Vec<_> = list::MUTANTS
-        .iter()
+    let mutants: Vec<_> = all()
         .filter(|mutant| (mutant.is_in_ci || !args.ci) && mutant.name.contains(filter))
         .collect();
     if mutants.is_empty() {
@@ -78,12 +79,20 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Runs the fixed part.
 pub(crate) fn check() -> Result<()> {
-    run_all(
-        &list::MUTANTS
-            .iter()
-            .filter(|mutant| mutant.is_in_ci)
-            .collect::<Vec<_>>(),
-    )
+    run_all(&all().filter(|mutant| mutant.is_in_ci).collect::<Vec<_>>())
+}
+
+fn all() -> impl Iterator<Item = &'static Mutant> {
+    list::MUTANTS.iter().chain(see::MUTANTS)
+}
+
+/// The arguments of `cargo test` for a target.
+fn target_arguments(target: &str) -> Vec<&str> {
+    match target {
+        "lib" => vec!["--lib"],
+        "bin" => vec!["--bins"],
+        target => vec!["--test", target],
+    }
 }
 
 fn run_all(mutants: &[&Mutant]) -> Result<()> {
@@ -130,7 +139,8 @@ fn check_unchanged(mutants: &[&Mutant]) -> Result<()> {
         if checked.contains(&(package, target)) {
             continue;
         }
-        let test = ["test", "--quiet", "--package", package, "--test", target];
+        let mut test = vec!["test", "--quiet", "--package", package];
+        test.extend(target_arguments(target));
         let (passed, output) = call(&copy_tree()?, true, &test)?;
         if !passed {
             bail!("without a fault, the tests of {package} fail:\n{output}");
@@ -158,10 +168,14 @@ impl Mutant {
                 package,
                 target,
                 name,
-            } => (
-                vec!["test", "--no-run", "--package", package, "--test", target],
-                vec!["test", "--package", package, "--test", target, name],
-            ),
+            } => {
+                let mut build = vec!["test", "--no-run", "--package", package];
+                build.extend(target_arguments(target));
+                let mut test = vec!["test", "--package", package];
+                test.extend(target_arguments(target));
+                test.push(name);
+                (build, test)
+            }
             Test::Guest { stage, name } => {
                 let build = if stage == "hooks" {
                     vec!["kmod", "--hooks"]

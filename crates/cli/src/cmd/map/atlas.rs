@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use cohmem::{ByteCount, FRAME_BYTES};
 
-use super::figure::{Anchor, Figure, Font, Rect, byte_ticks, fit, real, shares};
+use super::figure::{Anchor, Figure, Font, Rect, byte_ticks, fit, real, shares, text_width};
 use crate::{
     palette,
     survey::{Counts, Survey, place_name},
@@ -115,27 +115,25 @@ fn squares(figure: &mut Figure, survey: &Survey, top: f64) -> f64 {
     y + 14.0
 }
 
-/// As many names as fit, and how many more there are.
+/// As many names as fit, and how many more there are; the first one shortened if need be.
 fn fit_names(names: &[&str], width: f64) -> String {
-    let mut text = String::new();
-    for (at, name) in names.iter().enumerate() {
-        let more = match names.len() - at - 1 {
-            0 => String::new(),
-            more => format!(" +{more}"),
-        };
-        let longer = if text.is_empty() {
-            (*name).to_owned()
-        } else {
-            format!("{text}, {name}")
-        };
-        let is_too_long =
-            super::figure::text_width(&format!("{longer}{more}"), Font::SMALL) > width;
-        if is_too_long && !text.is_empty() {
-            return format!("{text} +{}", names.len() - at);
+    let more = |shown: usize| match names.len() - shown {
+        0 => String::new(),
+        more => format!(" +{more}"),
+    };
+    for shown in (2..=names.len()).rev() {
+        let text = names.iter().take(shown).copied().collect::<Vec<_>>();
+        let text = format!("{}{}", text.join(", "), more(shown));
+        if text_width(&text, Font::SMALL) <= width {
+            return text;
         }
-        text = longer;
     }
-    fit(&text, width, Font::SMALL)
+    let Some(first) = names.first() else {
+        return String::new();
+    };
+    let more = more(1);
+    let first = fit(first, width - text_width(&more, Font::SMALL), Font::SMALL);
+    format!("{first}{more}")
 }
 
 /// Mappings with the same name together, by memory; the last one is all others.
@@ -233,8 +231,12 @@ mod tests {
     #[test]
     fn names_that_do_not_fit_are_counted() {
         assert_eq!(fit_names(&["a", "b"], 100.0), "a, b");
-        let many = ["libcrypto.so.3"; 9];
-        let text = fit_names(&many, 150.0);
-        assert!(text.ends_with(" +8") || text.ends_with(" +7"), "{text}");
+        let long = "mmap.cpython-311-x86_64-linux-gnu.so";
+        for names in [&["libcrypto.so.3"; 9][..], &[long, "b"], &[long]] {
+            let text = fit_names(names, 150.0);
+            assert!(text_width(&text, Font::SMALL) <= 150.0, "{text}");
+            assert_eq!(text.contains(" +"), names.len() > 1, "{text}");
+        }
+        assert_eq!(fit_names(&[], 100.0), "");
     }
 }

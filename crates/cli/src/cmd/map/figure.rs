@@ -203,7 +203,7 @@ fn describe(place: Place) -> String {
     match place {
         Place::System => "system memory".to_owned(),
         Place::File => "files and shared".to_owned(),
-        Place::Swap => "swap".to_owned(),
+        Place::Swap => "swap or on its way".to_owned(),
         Place::Foreign => "another driver's".to_owned(),
         Place::Unseen => "not to be seen".to_owned(),
         Place::Zero | Place::Device(_) => place_name(place).into_owned(),

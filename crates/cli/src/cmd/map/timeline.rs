@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use cohmem::{AddrRange, ByteCount, FRAME_BYTES, Place};
+use cohmem::{AddrRange, ByteCount, FRAME_BYTES};
 
 use super::figure::{Anchor, Figure, Font, Rect, byte_ticks, fit, real};
 use crate::{
@@ -44,6 +44,15 @@ pub(super) struct Grid<'a> {
 }
 
 impl Recording {
+    /// Of each place, the most pages that a sample had there.
+    fn largest(&self) -> Counts {
+        let mut largest = Counts::default();
+        for (place, pages) in self.samples.iter().flat_map(|one| one.total.iter()) {
+            largest.add(place, pages.saturating_sub(largest.get(place)));
+        }
+        largest
+    }
+
     /// Brings the samples to the same granules, of which there are at most `most`.
     pub(super) fn aligned(&self, most: usize) -> Vec<Granules> {
         let shift = |granules: &Granules| granules.shift();
@@ -107,7 +116,7 @@ pub(super) fn draw(recording: &Recording) -> String {
         .last()
         .map_or(0.0, |last| last.at.as_secs_f64());
     let subtitle = format!(
-        "{} in {length:.1} s; amounts are those at the end",
+        "{} in {length:.1} s; amounts are the largest of them",
         match recording.samples.len() {
             1 => "1 look".to_owned(),
             nr => format!("{nr} looks"),
@@ -115,7 +124,7 @@ pub(super) fn draw(recording: &Recording) -> String {
     );
     figure.text((MARGIN, 58.0), Font::TEXT, Anchor::Start, &subtitle);
     let mut y = 86.0;
-    y += figure.legend((MARGIN, y), &survey.total);
+    y += figure.legend((MARGIN, y), &recording.largest());
     let scale = Time {
         length: length.max(0.001),
     };
@@ -172,17 +181,8 @@ fn areas(figure: &mut Figure, recording: &Recording, time: Time, top: f64) -> f6
     let most = samples.iter().map(|one| one.total.nr_shown()).max();
     let most = most.unwrap_or(0).max(1);
     let y = |pages: u64| bottom - AREA_HEIGHT * real(pages) / real(most);
-    let mut places: Vec<Place> = Vec::new();
-    for sample in samples {
-        for (place, _) in sample.total.shown() {
-            if !places.contains(&place) {
-                places.push(place);
-            }
-        }
-    }
-    places.sort_unstable();
     let mut below = vec![0_u64; samples.len()];
-    for place in places {
+    for (place, _) in recording.largest().shown() {
         let mut above = below.clone();
         for (height, sample) in above.iter_mut().zip(samples) {
             *height += sample.total.get(place);
@@ -321,6 +321,8 @@ fn tint(counts: &Counts, pages: u64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use cohmem::Place;
+
     use super::*;
     use crate::survey::sample;
 
@@ -373,6 +375,15 @@ mod tests {
             svg.len()
         );
         super::super::figure::png(&svg).unwrap();
+    }
+
+    #[test]
+    fn what_was_there_for_a_moment_is_in_the_legend() {
+        let mut recording = recording();
+        recording.samples[7].total = [(Place::Device(3), 512)].into_iter().collect();
+        let svg = draw(&recording);
+        assert!(svg.contains("cohmem3 2 MiB"));
+        assert!(svg.contains("cohmem0 48 MiB"));
     }
 
     #[test]

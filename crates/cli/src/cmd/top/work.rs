@@ -27,7 +27,7 @@ impl Looker {
         Self { sight }
     }
 
-    /// Looks at each process with memory of its own, and why that of `in_question` stays.
+    /// Looks at each process with memory of its own, and why that of `in_question` stays at home.
     pub(super) fn look(&mut self, in_question: Option<u32>) -> cohmem::Result<Look> {
         let devices = discover()?;
         // The one that was open may be gone, or the first one may have come.
@@ -47,12 +47,18 @@ impl Looker {
                 Ok(row) if row.counts.nr_shown() > 0 => look.rows.push(row),
                 // A kernel thread.
                 Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotPermitted => look.nr_unseen += 1,
                 Err(error)
                     if matches!(error.kind(), ErrorKind::NoProcess | ErrorKind::NoDevice) => {}
-                Err(error) => return Err(error),
+                // One odd process does not hide the others.
+                Err(_) => look.nr_unseen += 1,
             }
         }
+        // At first nobody has asked: then it is the one that is shown first.
+        let most = look.rows.iter().max_by_key(|row| {
+            let counts = &row.counts;
+            (counts.on_devices(), counts.get(Place::System))
+        });
+        let in_question = in_question.or(most.map(|row| row.pid));
         if let (Some(pid), Some(device)) = (in_question, self.sight.device.as_ref()) {
             look.reasons = reasons(pid, device).ok().map(|reasons| (pid, reasons));
         }
