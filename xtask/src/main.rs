@@ -13,6 +13,7 @@ mod engine;
 mod kmod;
 mod lab;
 mod lints;
+mod monitoring;
 mod mutants;
 mod package;
 mod place;

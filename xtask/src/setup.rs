@@ -36,15 +36,18 @@ pub(crate) enum Group {
     Package,
     /// The kernel's source, for its own tests.
     Source,
+    /// To check what is exported to Prometheus.
+    Monitoring,
 }
 
 impl Group {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Build,
         Self::Guest,
         Self::Programs,
         Self::Package,
         Self::Source,
+        Self::Monitoring,
     ];
 
     fn packages(self) -> &'static [&'static str] {
@@ -78,6 +81,7 @@ impl Group {
                 "systemd",
             ],
             Self::Source => &["linux-source-6.12", "libc6-dev", "tar", "xz-utils"],
+            Self::Monitoring => &["prometheus"],
         }
     }
 }

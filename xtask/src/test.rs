@@ -15,7 +15,7 @@ use crate::{
     bench, conformance, engine,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
-    lints, mutants, package,
+    lints, monitoring, mutants, package,
     place::{cargo, repository, target},
     selftest,
     setup::{self, Group},
@@ -44,6 +44,8 @@ enum Stage {
     Loom,
     /// The engine at every level: as the caller, and as a user without privilege
     Engine,
+    /// Metrics, alerts and dashboard, checked by Prometheus's own tool
+    Monitoring,
     /// The modules build, and their objects pass the checks
     Kmod,
     /// The lab notices planted bugs
@@ -116,6 +118,7 @@ impl Stage {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
+            Self::Monitoring => monitoring::check(),
             Self::Engine => engine::check(),
             Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
                 .into_iter()
@@ -159,6 +162,7 @@ impl Stage {
 /// The tests that need no guest.
 fn host() -> Result<()> {
     setup::ensure(Group::Build)?;
+    setup::ensure(Group::Programs)?;
     // The engine has a stage of its own.
     cargo(&[
         "test",
