@@ -7,10 +7,12 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod docs;
 mod kmod;
 mod lab;
 mod lints;
 mod mutants;
+mod package;
 mod place;
 mod setup;
 mod test;
@@ -33,6 +35,10 @@ enum Job {
     Lab(lab::Args),
     /// Build the kernel module against the installed kernel headers
     Kmod(kmod::Args),
+    /// Make Debian packages: the command, and the module's source for DKMS
+    Package(package::Args),
+    /// Make the manual pages and shell completions
+    Docs(docs::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
@@ -49,6 +55,8 @@ fn main() -> ExitCode {
         Job::Tour(args) => tour::run(&args),
         Job::Lab(args) => lab::run(&args),
         Job::Kmod(args) => kmod::run(&args),
+        Job::Package(args) => package::run(&args),
+        Job::Docs(args) => docs::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),

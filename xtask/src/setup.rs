@@ -32,10 +32,12 @@ pub(crate) enum Group {
     Guest,
     /// Programs that tests and benchmarks run in the lab.
     Programs,
+    /// To make Debian packages, and to check them and the manual.
+    Package,
 }
 
 impl Group {
-    const ALL: [Self; 3] = [Self::Build, Self::Guest, Self::Programs];
+    const ALL: [Self; 4] = [Self::Build, Self::Guest, Self::Programs, Self::Package];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -61,6 +63,11 @@ impl Group {
                 "python3-minimal",
                 "python3-numpy",
                 "util-linux",
+            ],
+            Self::Package => &[
+                "binutils", "dpkg-dev", "lintian", "dkms", "man-db", "mandoc",
+                // Its systemd-sysusers.
+                "systemd",
             ],
         }
     }
@@ -159,7 +166,7 @@ fn not_installed(wanted: &BTreeSet<&'static str>, listing: &str) -> Vec<&'static
 }
 
 /// A command line prefix that runs the rest as root.
-fn as_root() -> Result<Command> {
+pub(crate) fn as_root() -> Result<Command> {
     let uid = Command::new("id")
         .arg("-u")
         .output()
@@ -169,7 +176,7 @@ fn as_root() -> Result<Command> {
         return Ok(Command::new("env"));
     }
     if !Path::new("/usr/bin/sudo").exists() {
-        bail!("installing them needs root or sudo; run `cargo xtask setup` once as root");
+        bail!("it needs root or sudo; run `cargo xtask setup` once as root");
     }
     Ok(Command::new("sudo"))
 }

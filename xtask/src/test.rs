@@ -15,7 +15,7 @@ use crate::{
     bench,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
-    lints, mutants,
+    lints, mutants, package,
     place::{cargo, repository, target},
     setup::{self, Group},
     tour,
@@ -53,6 +53,8 @@ enum Stage {
     Hooks,
     /// Taking memory over from the kernel's dax drivers, and giving it back
     Dax,
+    /// The manual, the Debian packages: built, checked, installed, upgraded, purged
+    Package,
     /// The tour, small
     Tour,
     /// The benchmark, small: for its output and its content check
@@ -121,6 +123,7 @@ impl Stage {
                 guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
             }
             Self::Dax => dax(),
+            Self::Package => package::test::check(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),

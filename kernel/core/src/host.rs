@@ -5,7 +5,7 @@
 //! address space with injected failures. The traits say *what* happens to pages; every decision
 //! about *which* pages, in which order and under which checks is made in this crate.
 //!
-//! Lock order: the gate ([`Host::Lock`]) → the address space ([`AddressSpace::lock`]) → page locks
+//! Lock order: the address space ([`AddressSpace::lock`]) → the gate ([`Host::Lock`]) → page locks
 //! (only tried, by the kernel). Nothing here is called with a spinlock held.
 
 use core::{

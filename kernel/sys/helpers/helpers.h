@@ -9,6 +9,7 @@
 #ifndef COHMEM_HELPERS_H
 #define COHMEM_HELPERS_H
 
+#include <linux/refcount.h>
 #include <linux/types.h>
 
 struct anon_vma;
@@ -60,10 +61,14 @@ bool cohmem_page_try_get(struct page *page);
 bool cohmem_page_try_lock(struct page *page);
 void cohmem_page_unlock(struct page *page);
 void cohmem_page_clear(struct page *page);
-int cohmem_page_copy(struct page *to, struct page *from);
 void cohmem_page_set_poisoned(struct page *page);
 void cohmem_page_forget_mlock(struct page *page);
 void cohmem_page_forget_flags(struct page *page);
+
+/* copy.c: a copy that survives lost memory */
+unsigned long cohmem_copy_words_mc(void *to, const void *from, unsigned long nr_words);
+bool cohmem_string_moves_are_fast(void);
+bool cohmem_string_moves_may_not_recover(void);
 
 /* batch.c: migration entries */
 unsigned long cohmem_migrate_pfn(unsigned long pfn);

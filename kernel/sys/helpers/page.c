@@ -83,12 +83,6 @@ void cohmem_page_clear(struct page *page)
 	clear_highpage(page);
 }
 
-/* Not 0: the content is lost, and the kernel was told. */
-int cohmem_page_copy(struct page *to, struct page *from)
-{
-	return copy_mc_highpage(to, from);
-}
-
 void cohmem_page_set_poisoned(struct page *page)
 {
 	SetPageHWPoison(page);

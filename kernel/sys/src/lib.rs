@@ -17,6 +17,7 @@
 
 pub mod arrays;
 pub mod batch;
+pub mod copy;
 pub mod memory;
 pub mod page;
 pub mod pagemap;

@@ -5,6 +5,8 @@ use core::{mem::MaybeUninit, ptr::NonNull};
 
 use cohmem_kcore::host::{PageFacts, Pfn, Unreadable};
 
+use crate::copy;
+
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = cohmem_uapi::FRAME_BYTES;
 
@@ -147,9 +149,13 @@ impl Page {
     ///
     /// Nobody else reads or writes `to`, and the caller owns references to both.
     pub unsafe fn copy_from_system(self, from: Self) -> Result<(), Unreadable> {
-        // SAFETY: both pages exist and are mapped by the kernel; `self` is the caller's alone.
-        let lost = unsafe { bindings::cohmem_page_copy(self.as_ptr(), from.as_ptr()) };
-        if lost == 0 { Ok(()) } else { Err(Unreadable) }
+        // SAFETY: by the caller's promise.
+        let copied = unsafe { self.copy_from_device(from) };
+        if copied.is_err() {
+            // SAFETY: any context; the number is a page's. The kernel itself looks at the page later.
+            unsafe { bindings::memory_failure_queue(from.pfn().0, 0) };
+        }
+        copied
     }
 
     /// Copies device memory; survives the loss of its content where the processor can. The caller reports
@@ -164,14 +170,8 @@ impl Page {
         // SAFETY: as above.
         let target = unsafe { bindings::cohmem_page_address(self.as_ptr()) };
         // SAFETY: both addresses are mapped for a page's length, apart from each other, and the target
-        // is the caller's alone; a machine check in the source ends the copy early.
-        let nr_left =
-            unsafe { bindings::copy_mc_to_kernel(target, source.cast_const(), PAGE_BYTES as _) };
-        if nr_left == 0 {
-            Ok(())
-        } else {
-            Err(Unreadable)
-        }
+        // is the caller's alone.
+        unsafe { copy::page(target, source) }
     }
 
     /// Zeroes its content.

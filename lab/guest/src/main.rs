@@ -13,6 +13,7 @@ mod content;
 mod detach;
 mod driver;
 mod fuzz;
+mod groups;
 mod holders;
 mod hooks;
 mod isolation;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let groups: &[(&str, &[Test])] = &[
         ("content", content::TESTS),
         ("lifecycle", lifecycle::TESTS),
+        ("groups", groups::TESTS),
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
         ("bad_input", bad_input::TESTS),

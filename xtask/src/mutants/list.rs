@@ -66,6 +66,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
+        name: "gate_before_the_address_space",
+        guards: "a stuck process keeps no device from being detached",
+        changes: &[(
+            "kernel/core/src/query.rs",
+            "let mut space = self.space.lock()?;\n        let table = self.gate.read();",
+            "let table = self.gate.read();\n        let mut space = self.space.lock()?;",
+        )],
+        test: driver_test("query_refuses_what_the_header_says"),
+        is_in_ci: true,
+    },
+    Mutant {
         name: "ksm_after_collecting",
         guards: "a page merged by KSM meanwhile",
         changes: &[(

@@ -4,6 +4,7 @@ mod driver;
 mod kernel;
 mod machine;
 mod memory;
+mod signature;
 
 use clap::Args;
 use serde::Serialize;
@@ -73,6 +74,7 @@ impl Doctor {
         let machine = Machine::new("/");
         let mut checks = Vec::new();
         checks.extend(kernel::checks(&machine));
+        checks.extend(signature::checks(&machine));
         checks.extend(driver::checks(&machine));
         checks.extend(memory::checks(&machine));
         if out.is_json() {
