@@ -13,9 +13,13 @@
 #include <linux/types.h>
 
 struct anon_vma;
+struct attribute;
+struct attribute_group;
 struct class;
+struct dev_ext_attribute;
 struct dev_pagemap;
 struct device;
+struct device_attribute;
 struct file;
 struct folio;
 struct inode;
@@ -156,6 +160,10 @@ unsigned int cohmem_minor(const struct inode *inode);
 unsigned int cohmem_device_minor(const struct device *device);
 bool cohmem_file_is_of_procfs(struct file *file);
 bool cohmem_file_is_readable(const struct file *file);
+void cohmem_attribute_fill(struct dev_ext_attribute *attribute, const char *name, umode_t mode,
+			   ssize_t (*show)(struct device *, struct device_attribute *, char *),
+			   void *var);
+void cohmem_attribute_group_fill(struct attribute_group *group, struct attribute **list);
 u32 cohmem_device_number(u32 base, u32 minor);
 bool cohmem_is_err(const void *pointer);
 long cohmem_ptr_err(const void *pointer);
