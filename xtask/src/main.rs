@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod docs;
+mod fuzz;
+mod kernel;
 mod kmod;
 mod lab;
 mod lints;
@@ -39,6 +41,10 @@ enum Job {
     Package(package::Args),
     /// Make the manual pages and shell completions
     Docs(docs::Args),
+    /// Call the driver at random from racing processes, in the lab
+    Fuzz(fuzz::Args),
+    /// Fetch another kernel for the lab and the module: the newest
+    Kernel(kernel::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
@@ -57,6 +63,8 @@ fn main() -> ExitCode {
         Job::Kmod(args) => kmod::run(&args),
         Job::Package(args) => package::run(&args),
         Job::Docs(args) => docs::run(&args),
+        Job::Fuzz(args) => fuzz::run(&args),
+        Job::Kernel(args) => kernel::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),
