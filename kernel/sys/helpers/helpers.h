@@ -54,6 +54,7 @@ struct cohmem_page_facts {
 	bool is_in_swapcache;
 	bool is_pinned;
 	bool is_poisoned;
+	bool is_shared;
 	int refs;
 	int maps;
 };
