@@ -23,7 +23,7 @@ pub(crate) struct Args {
 }
 
 /// Calls of a run in CI.
-const CI_CALLS: u64 = 20_000;
+const CI_CALLS: u64 = 200_000;
 
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {

@@ -270,6 +270,20 @@ impl Device {
         map.into_iter().map(PageEntry::from_raw).collect()
     }
 
+    /// What a query of `memory` with reasons answers.
+    pub(crate) fn query_errno(&self, memory: &Memory) -> i32 {
+        let mut map = vec![0u16; usize::try_from(memory.nr_pages()).expect("fits")];
+        let mut argument = args::Query {
+            start: memory.address(),
+            length: memory.len() as u64,
+            proc_fd: PROC_SELF,
+            flags: cohmem_uapi::QUERY_REASONS,
+            map_ptr: map.as_mut_ptr().addr() as u64,
+            ..args::Query::default()
+        };
+        errno(command(&self.file, ioctl::QUERY, &mut argument))
+    }
+
     pub(crate) fn evict(&self, timeout_ms: u32) -> Emptied {
         empty(&self.file, 0, ioctl::EVICT, timeout_ms)
     }
