@@ -73,7 +73,7 @@ enum Stage {
     Tour,
     /// The fuzzer of the driver's commands
     Fuzz,
-    /// The module builds for the newest kernel, where its packages can be had
+    /// The modules build for the newest kernel, where its packages can be had
     Newest,
     /// The benchmark, small: for its output and its content check
     Bench,
@@ -201,7 +201,12 @@ impl Stage {
             Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),
             Self::Fuzz => fuzz::check(),
-            Self::Newest => kmod::build_on(Variant::Shipped, kernel::Name::Newest).map(drop),
+            Self::Newest => {
+                for variant in [Variant::Shipped, Variant::Dmirror] {
+                    kmod::build_on(variant, kernel::Name::Newest)?;
+                }
+                Ok(())
+            }
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),
         }
