@@ -11,7 +11,10 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 
 use anyhow::Result;
 
-use crate::kmod::{self, Variant};
+use crate::{
+    kernel,
+    kmod::{self, Variant},
+};
 
 mod cpio;
 mod guest;
@@ -56,6 +59,9 @@ pub(crate) struct Args {
     /// A second NUMA node without processors; the soft-reserved ranges are on it
     #[arg(long)]
     numa: bool,
+    /// Kernel to boot; `newest` is fetched first
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    kernel: kernel::Name,
     /// Give the soft-reserved ranges to device-dax: /dev/dax0.0 and so on
     #[arg(long, conflicts_with = "kmem")]
     dax: bool,
@@ -161,7 +167,7 @@ impl Args {
             } else {
                 Variant::Shipped
             };
-            modules.push(ModuleLoad::file(kmod::build(variant)?));
+            modules.push(ModuleLoad::file(kmod::build_on(variant, self.kernel)?));
         }
         modules.extend(self.module.iter().cloned());
         Ok(Guest {
@@ -173,6 +179,7 @@ impl Args {
                 default.spm.clone()
             },
             numa: self.numa,
+            kernel: self.kernel,
             append: self.append.clone(),
             modules,
             prepare: if self.attach {

@@ -10,6 +10,8 @@ mod bench;
 mod conformance;
 mod docs;
 mod engine;
+mod fuzz;
+mod kernel;
 mod kmod;
 mod lab;
 mod lints;
@@ -44,6 +46,10 @@ enum Job {
     Package(package::Args),
     /// Make the manual pages and shell completions
     Docs(docs::Args),
+    /// Call the driver at random from racing processes, in the lab
+    Fuzz(fuzz::Args),
+    /// Fetch another kernel for the lab and the module: the newest
+    Kernel(kernel::Args),
     /// Run the kernel's own tests of device memory on the test device, and on the kernel's
     Selftest(selftest::Args),
     /// Measure beside the peers
@@ -66,6 +72,8 @@ fn main() -> ExitCode {
         Job::Kmod(args) => kmod::run(&args),
         Job::Package(args) => package::run(&args),
         Job::Docs(args) => docs::run(&args),
+        Job::Fuzz(args) => fuzz::run(&args),
+        Job::Kernel(args) => kernel::run(&args),
         Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),

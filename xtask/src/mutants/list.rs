@@ -583,6 +583,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
+        name: "shared_large_folio_is_moved",
+        guards: "a large folio of several processes, mapped page by page",
+        changes: &[(
+            "kernel/core/src/classify.rs",
+            "        facts.is_shared\n",
+            "        false\n",
+        )],
+        test: driver_test("each_page_that_stays_has_its_reason"),
+        is_in_ci: true,
+    },
+    Mutant {
         name: "few_swapped_pages_are_holes",
         guards: "C6: a few swapped pages",
         changes: &[(
