@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod docs;
+mod guide;
 mod kmod;
 mod lab;
 mod lints;
@@ -39,6 +40,8 @@ enum Job {
     Package(package::Args),
     /// Make the manual pages and shell completions
     Docs(docs::Args),
+    /// Run the examples of the guide and the README, and compare what they print
+    Guide(guide::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Job::Kmod(args) => kmod::run(&args),
         Job::Package(args) => package::run(&args),
         Job::Docs(args) => docs::run(&args),
+        Job::Guide(args) => guide::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    bench,
+    bench, guide,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
     lints, mutants, package,
@@ -55,6 +55,8 @@ enum Stage {
     Dax,
     /// The manual, the Debian packages: built, checked, installed, upgraded, purged
     Package,
+    /// The examples of the guide and the README
+    Guide,
     /// The tour, small
     Tour,
     /// The benchmark, small: for its output and its content check
@@ -124,6 +126,7 @@ impl Stage {
             }
             Self::Dax => dax(),
             Self::Package => package::test::check(),
+            Self::Guide => guide::check(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),
