@@ -17,11 +17,13 @@
 
 pub mod arrays;
 pub mod batch;
+pub mod copy;
 pub mod memory;
 pub mod page;
 pub mod pagemap;
 pub mod process;
 pub mod range;
+mod rmap;
 pub mod stock;
 pub mod sync;
 pub mod vma;

@@ -38,6 +38,45 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: true,
     },
     Mutant {
+        name: "reverse_mapping_is_not_kept",
+        guards: "an exit while an eviction has the pages",
+        changes: &[(
+            "kernel/sys/src/batch.rs",
+            "Collected::Frames { _spaces: spaces }",
+            "Collected::Frames { _spaces: { drop(spaces); HeldSpaces::new() } }",
+        )],
+        test: Test::Guest {
+            stage: "hooks",
+            name: "an_exit_while_an_eviction_has_the_pages",
+        },
+        is_in_ci: true,
+    },
+    Mutant {
+        name: "a_lock_not_taken_is_given_back",
+        guards: "an eviction from a process that changes its mappings",
+        changes: &[(
+            "kernel/sys/src/rmap.rs",
+            "is_locked.then(|| Self { mm })",
+            "is_locked.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "with_a_process_that_changes_its_mappings",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "gate_before_the_address_space",
+        guards: "a stuck process keeps no device from being detached",
+        changes: &[(
+            "kernel/core/src/query.rs",
+            "let mut space = self.space.lock()?;\n        let table = self.gate.read();",
+            "let table = self.gate.read();\n        let mut space = self.space.lock()?;",
+        )],
+        test: driver_test("query_refuses_what_the_header_says"),
+        is_in_ci: true,
+    },
+    Mutant {
         name: "ksm_after_collecting",
         guards: "a page merged by KSM meanwhile",
         changes: &[(
@@ -515,6 +554,34 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: Test::Guest {
             stage: "guest",
             name: "bad_input::process_files",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "gone_process_loses_a_reference",
+        guards: "a process that is gone is asked for more than once",
+        changes: &[(
+            "kernel/sys/src/process.rs",
+            "is_used.then(|| Self { mm })",
+            "is_used.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "bad_input::process_files",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "few_swapped_pages_are_holes",
+        guards: "C6: a few swapped pages",
+        changes: &[(
+            "kernel/sys/helpers/vma.c",
+            "get_mm_counter(mm, MM_SWAPENTS) || get_mm_counter_sum(mm, MM_SWAPENTS)",
+            "get_mm_counter(mm, MM_SWAPENTS)",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "reasons::a_few_swapped_pages_are_told_from_holes",
         },
         is_in_ci: false,
     },
