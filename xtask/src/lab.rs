@@ -14,6 +14,7 @@ use anyhow::Result;
 use crate::kmod::{self, Variant};
 
 mod cpio;
+mod disk;
 mod guest;
 mod initramfs;
 mod job;
@@ -26,6 +27,7 @@ mod report;
 mod self_check;
 mod stream;
 
+pub(crate) use disk::Disk;
 pub(crate) use guest::{Cpu, Guest, Module, ModuleLoad, Output};
 pub(crate) use outcome::Outcome;
 pub(crate) use range::Range;

@@ -16,6 +16,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use cohmem_kbuild::Variant;
 
+pub(crate) mod boot;
 mod deb;
 pub(crate) mod test;
 
