@@ -15,6 +15,7 @@ mod lints;
 mod mutants;
 mod package;
 mod place;
+mod selftest;
 mod setup;
 mod test;
 mod tour;
@@ -42,6 +43,8 @@ enum Job {
     Docs(docs::Args),
     /// Run the examples of the guide and the README, and compare what they print
     Guide(guide::Args),
+    /// Run the kernel's own tests of device memory on the test device, and on the kernel's
+    Selftest(selftest::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Job::Package(args) => package::run(&args),
         Job::Docs(args) => docs::run(&args),
         Job::Guide(args) => guide::run(&args),
+        Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),

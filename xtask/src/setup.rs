@@ -36,10 +36,18 @@ pub(crate) enum Group {
     Package,
     /// To make a Debian with an init of its own.
     Boot,
+    /// The kernel's source, for its own tests.
+    Source,
 }
 
 impl Group {
-    const ALL: [Self; 4] = [Self::Build, Self::Guest, Self::Programs, Self::Package];
+    const ALL: [Self; 5] = [
+        Self::Build,
+        Self::Guest,
+        Self::Programs,
+        Self::Package,
+        Self::Source,
+    ];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -72,6 +80,7 @@ impl Group {
                 // Its systemd-sysusers.
                 "systemd",
             ],
+            Self::Source => &["linux-source-6.12", "libc6-dev", "tar", "xz-utils"],
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     lab::{self, Guest, ModuleLoad},
     lints, mutants, package,
     place::{cargo, repository, target},
+    selftest,
     setup::{self, Group},
     tour,
 };
@@ -41,7 +42,7 @@ enum Stage {
     Host,
     /// The frame allocator under loom
     Loom,
-    /// The module builds, and its object passes the checks
+    /// The modules build, and their objects pass the checks
     Kmod,
     /// The lab notices planted bugs
     Lab,
@@ -51,6 +52,10 @@ enum Stage {
     Poison,
     /// Races that the test build of the module forces open
     Hooks,
+    /// The test device, where the kernel's own tests do not look
+    Dmirror,
+    /// The kernel's own tests of device memory, on the test device
+    Selftest,
     /// Taking memory over from the kernel's dax drivers, and giving it back
     Dax,
     /// The manual, the Debian packages: built, checked, installed, upgraded, purged
@@ -116,10 +121,19 @@ impl Stage {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
-            Self::Kmod => kmod::build(Variant::Shipped).map(drop),
+            Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
+                .into_iter()
+                .try_for_each(|variant| kmod::build(variant).map(drop)),
             Self::Lab => lab::self_check(),
             Self::Guest => {
-                let skipped = ["--skip", "poison::", "--skip", "hooks::"];
+                let skipped = [
+                    "--skip",
+                    "poison::",
+                    "--skip",
+                    "hooks::",
+                    "--skip",
+                    "dmirror::",
+                ];
                 let filter: Vec<_> = filter.into_iter().chain(skipped).collect();
                 guest_tests(Variant::Shipped, &filter, Duration::from_secs(1200))
             }
@@ -131,6 +145,11 @@ impl Stage {
                 let filter = filter.unwrap_or("hooks::");
                 guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
             }
+            Self::Dmirror => {
+                let filter = filter.unwrap_or("dmirror::");
+                guest_tests(Variant::Dmirror, &[filter], Duration::from_secs(300))
+            }
+            Self::Selftest => selftest::check(),
             Self::Dax => dax(),
             Self::Package => package::test::check(),
             Self::PackageBoot => package::boot::check(),
@@ -214,12 +233,15 @@ fn guest_tests(variant: Variant, filter: &[&str], timeout: Duration) -> Result<(
         "--package",
         "cohmem-cli",
     ])?;
-    let module = kmod::build(variant)?;
+    let mut load = ModuleLoad::file(kmod::build(variant)?);
+    if variant == Variant::Dmirror {
+        load.parameters = selftest::parameters(&Guest::default()).join(" ");
+    }
     let program = target()?.join("debug/guest-tests");
     let mut command = vec![program.display().to_string()];
     command.extend(filter.iter().map(|&word| word.to_owned()));
     let guest = Guest {
-        modules: vec![ModuleLoad::file(module)],
+        modules: vec![load],
         command,
         timeout,
         ..Guest::default()
