@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod conformance;
 mod docs;
+mod engine;
 mod guide;
 mod kmod;
 mod lab;
@@ -15,6 +17,7 @@ mod lints;
 mod mutants;
 mod package;
 mod place;
+mod privilege;
 mod selftest;
 mod setup;
 mod test;
@@ -31,7 +34,7 @@ struct Cli {
 enum Job {
     /// Run every check of the tree, as CI does
     Test(test::Args),
-    /// Show the main job: live programs' memory moves to a device and home, in the lab
+    /// Show the main job: memory moves to a device and home while threads use it
     Tour(tour::Args),
     /// Boot the lab's virtual machine and run a command in it
     Lab(lab::Args),
@@ -53,6 +56,8 @@ enum Job {
     Mutants(mutants::Args),
     /// Install the Debian packages that the other jobs need (they do so themselves, too)
     Setup(setup::Args),
+    /// Run a program that is refused userfaultfd, as in a strict container
+    WithoutUserfaultfd(privilege::Args),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +74,7 @@ fn main() -> ExitCode {
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),
         Job::Setup(args) => setup::run(&args),
+        Job::WithoutUserfaultfd(args) => privilege::run_without_userfaultfd(&args),
     };
     match outcome {
         Ok(code) => code,
