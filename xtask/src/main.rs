@@ -11,6 +11,7 @@ mod conformance;
 mod docs;
 mod engine;
 mod fuzz;
+mod guide;
 mod kernel;
 mod kmod;
 mod lab;
@@ -50,6 +51,8 @@ enum Job {
     Fuzz(fuzz::Args),
     /// Fetch another kernel for the lab and the module: the newest
     Kernel(kernel::Args),
+    /// Run the examples of the guide and the README, and compare what they print
+    Guide(guide::Args),
     /// Run the kernel's own tests of device memory on the test device, and on the kernel's
     Selftest(selftest::Args),
     /// Measure beside the peers
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Job::Docs(args) => docs::run(&args),
         Job::Fuzz(args) => fuzz::run(&args),
         Job::Kernel(args) => kernel::run(&args),
+        Job::Guide(args) => guide::run(&args),
         Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),

@@ -34,6 +34,8 @@ pub(crate) enum Group {
     Programs,
     /// To make Debian packages, and to check them and the manual.
     Package,
+    /// To make a Debian with an init of its own.
+    Boot,
     /// The kernel's source, for its own tests.
     Source,
     /// To check what is exported to Prometheus.
@@ -75,6 +77,7 @@ impl Group {
                 "python3-numpy",
                 "util-linux",
             ],
+            Self::Boot => &["mmdebstrap", "e2fsprogs", "util-linux"],
             Self::Package => &[
                 "binutils", "dpkg-dev", "lintian", "dkms", "man-db", "mandoc",
                 // Its systemd-sysusers.
