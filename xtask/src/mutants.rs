@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
+mod library;
 mod list;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
@@ -88,7 +89,10 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    list::MUTANTS.iter().chain(engine::MUTANTS)
+    list::MUTANTS
+        .iter()
+        .chain(engine::MUTANTS)
+        .chain(library::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

@@ -156,7 +156,7 @@ impl Story<'_> {
         region.migrate(Direction::ToDevice)?;
         let before = region.query()?;
         self.voice.say(format!("      {}", picture::line(&before)));
-        let touched = region.as_slice()[region.as_slice().len() / 2];
+        let touched = std::hint::black_box(region.as_slice()[region.as_slice().len() / 2]);
         let after = region.query()?;
         self.voice.say(format!("      {}", picture::line(&after)));
         let came = after.count(Tier::System);
