@@ -45,6 +45,8 @@ pub(crate) enum CliError {
     },
     Signals(io::Error),
     NoDevices,
+    /// Options that do not go together.
+    Misused(&'static str),
     SeveralDevices {
         numbers: Vec<u32>,
     },
@@ -67,7 +69,7 @@ impl CliError {
                 })
             }
             Self::Output(_) | Self::Json(_) | Self::Signals(_) => ExitCode::from(1),
-            Self::SeveralDevices { .. } => ExitCode::from(2),
+            Self::SeveralDevices { .. } | Self::Misused(_) => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -95,6 +97,7 @@ impl fmt::Display for CliError {
             Self::Json(_) => f.write_str("cannot write JSON"),
             Self::Start { program, .. } => write!(f, "cannot start {program:?}"),
             Self::Signals(_) => f.write_str("cannot receive signals"),
+            Self::Misused(what) => f.write_str(what),
             Self::NoDevices => f.write_str("no device is attached; `cohmem attach` attaches one"),
             Self::SeveralDevices { numbers } => {
                 write!(
@@ -116,7 +119,7 @@ impl error::Error for CliError {
                 Some(source)
             }
             Self::Json(source) => Some(source),
-            Self::NoDevices | Self::SeveralDevices { .. } => None,
+            Self::NoDevices | Self::SeveralDevices { .. } | Self::Misused(_) => None,
         }
     }
 }

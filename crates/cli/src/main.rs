@@ -95,6 +95,7 @@ mod tests {
             "run --device 1 --interval 50ms -- program --json -x",
             "doctor --json",
             "tour --backend driver --size 64M",
+            "tour --backend engine:1G,level=3 --granule 2M",
         ] {
             let words = ["cohmem"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -124,6 +125,8 @@ mod tests {
             ),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
+            ("tour --granule 3K", "power of two"),
+            ("tour --backend moon", "engine["),
         ] {
             let words = ["cohmem"]
                 .into_iter()
