@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
+mod library;
 mod list;
 mod see;
 
@@ -93,6 +94,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .iter()
         .chain(engine::MUTANTS)
         .chain(see::MUTANTS)
+        .chain(library::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.
@@ -150,7 +152,15 @@ fn check_unchanged(mutants: &[&Mutant]) -> Result<()> {
         }
         let mut test = vec!["test", "--quiet", "--package", package];
         test.extend(target_arguments(target));
-        let (ended, output) = call(&copy_tree()?, Program::HostTest, &test)?;
+        let mut build = test.clone();
+        build.push("--no-run");
+        let tree = copy_tree()?;
+        // Without the time limit, which is the tests'.
+        let (built, output) = call(&tree, Program::Cargo, &build)?;
+        if built != Ended::Passed {
+            bail!("without a fault, {package} does not build:\n{output}");
+        }
+        let (ended, output) = call(&tree, Program::HostTest, &test)?;
         if ended != Ended::Passed {
             bail!("without a fault, the tests of {package} fail:\n{output}");
         }

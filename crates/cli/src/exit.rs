@@ -64,6 +64,8 @@ pub(crate) enum CliError {
     /// The process had no memory to look at.
     NothingRecorded,
     NoDevices,
+    /// Options that do not go together.
+    Misused(&'static str),
     SeveralDevices {
         numbers: Vec<u32>,
     },
@@ -106,7 +108,8 @@ impl CliError {
             Self::SeveralDevices { .. }
             | Self::NoTerminal
             | Self::Read { .. }
-            | Self::Line { .. } => ExitCode::from(2),
+            | Self::Line { .. }
+            | Self::Misused(_) => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -141,6 +144,7 @@ impl fmt::Display for CliError {
                 f.write_str("the standard output is no terminal; --once and --json need none")
             }
             Self::NothingRecorded => f.write_str("the process has no memory to look at"),
+            Self::Misused(what) => f.write_str(what),
             Self::NoDevices => f.write_str("no device is attached; `cohmem attach` attaches one"),
             Self::SeveralDevices { numbers } => {
                 write!(
@@ -174,7 +178,8 @@ impl error::Error for CliError {
             | Self::NoTerminal
             | Self::NoDevices
             | Self::SeveralDevices { .. }
-            | Self::Line { .. } => None,
+            | Self::Line { .. }
+            | Self::Misused(_) => None,
         }
     }
 }

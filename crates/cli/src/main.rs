@@ -122,6 +122,7 @@ mod tests {
             "tour --backend driver --size 64M",
             "completions zsh",
             "man /tmp",
+            "tour --backend engine:1G,level=3 --granule 2M",
         ] {
             let words = ["cohmem"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -162,6 +163,8 @@ mod tests {
             ("run --interval 0 -- true", "at least 1ms"),
             ("completions csh", "csh"),
             ("man", "DIRECTORY"),
+            ("tour --granule 3K", "power of two"),
+            ("tour --backend moon", "engine["),
         ] {
             let words = ["cohmem"]
                 .into_iter()
