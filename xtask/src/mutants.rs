@@ -163,10 +163,10 @@ impl Mutant {
                 vec!["test", "--package", package, "--test", target, name],
             ),
             Test::Guest { stage, name } => {
-                let build = if stage == "hooks" {
-                    vec!["kmod", "--hooks"]
-                } else {
-                    vec!["kmod"]
+                let build = match stage {
+                    "hooks" => vec!["kmod", "--hooks"],
+                    "dmirror" => vec!["kmod", "--dmirror"],
+                    _ => vec!["kmod"],
                 };
                 (build, vec!["test", stage, "--filter", name])
             }

@@ -177,23 +177,19 @@ fn files_of_a_process_follow_each_other() {
 fn the_device_writes_what_fork_shares() {
     let file = open(NODE);
     let memory = Memory::filled(64 * PAGE, value_of);
-    let buffer = Memory::filled(64 * PAGE, |_index| 7);
-    assert_eq!(
-        Command::ToDevice
-            .run(&file, &memory, &buffer)
-            .expect("there"),
-        64
-    );
-    buffer.fill(|_index| 7);
+    let seen = Memory::filled(64 * PAGE, |_index| 0);
+    let written = Memory::filled(64 * PAGE, |_index| 7);
+    let run = |command: Command, buffer| command.run(&file, &memory, buffer).expect("a command");
+    assert_eq!(run(Command::ToDevice, &seen), 64);
     let mut child = Child::start(|steps| {
         steps.done();
         memory.expect(value_of);
     });
     child.wait_step();
-    assert_eq!(
-        Command::Write.run(&file, &memory, &buffer).expect("write"),
-        64
-    );
+    // Makes entries for reading, which do not allow the write.
+    assert_eq!(run(Command::Read, &seen), 64);
+    seen.expect(value_of);
+    assert_eq!(run(Command::Write, &written), 64);
     memory.expect(|_index| 7);
     child.go_on();
     assert_eq!(child.join(), Ended::Status(0));
