@@ -23,8 +23,10 @@ const NODE: &str = "/dev/hmm_dmirror2";
 /// Passes of a module before the one that counts: a virtual machine's memory is given by its host at the
 /// first touch.
 const NR_WARM_UPS: u32 = 1;
+/// Passes that count: the quickest is the round's, since what else the host does only adds.
+const NR_TIMED: u32 = 5;
 /// Passes of a module at most.
-const NR_TRIES: u32 = 20;
+const NR_TRIES: u32 = 30;
 /// For the node to appear. Generous: devtmpfs makes it before `insmod` returns.
 const NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -67,7 +69,7 @@ impl fmt::Display for Spoiled {
             Self::NoNode => write!(formatter, "there is no {NODE}"),
             Self::Partial => write!(
                 formatter,
-                "in {NR_TRIES} passes, not all pages moved both ways more than {NR_WARM_UPS} times"
+                "in {NR_TRIES} passes, not all pages moved both ways often enough"
             ),
             Self::Content(what) => write!(formatter, "{what} is not what was written"),
         }
@@ -85,7 +87,8 @@ struct Rounds {
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let bytes = usize::from(args.size) << 20;
     println!(
-        "pages {PAGE} bytes, {} MiB, exclusive, touched, not huge, 1 thread, {NODE}",
+        "pages {PAGE} bytes, {} MiB, exclusive, touched, not huge, 1 thread, {NODE}, \
+         best of {NR_TIMED} a round",
         args.size
     );
     println!(
@@ -114,11 +117,12 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Moves the memory there and back, and times the last time.
+/// Moves the memory there and back several times, and notes the quickest.
 fn pass(bytes: usize, rounds: &mut Rounds) -> Result<(), Box<dyn Error>> {
     let device = OpenOptions::new().read(true).write(true).open(NODE)?;
     let pages = Pages::touched(bytes)?;
     let mut seen = Pages::touched(bytes)?;
+    let (mut quickest_there, mut quickest_home) = (Duration::MAX, Duration::MAX);
     let mut nr_whole = 0;
     for _try in 0..NR_TRIES {
         seen.words_mut().fill(0);
@@ -136,8 +140,12 @@ fn pass(bytes: usize, rounds: &mut Rounds) -> Result<(), Box<dyn Error>> {
         };
         nr_whole += 1;
         if nr_whole > NR_WARM_UPS {
-            rounds.to_device.push(there);
-            rounds.to_system.push(home);
+            quickest_there = quickest_there.min(there);
+            quickest_home = quickest_home.min(home);
+        }
+        if nr_whole == NR_WARM_UPS + NR_TIMED {
+            rounds.to_device.push(quickest_there);
+            rounds.to_system.push(quickest_home);
             return Ok(());
         }
     }
