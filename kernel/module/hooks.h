@@ -76,6 +76,8 @@ struct cohmem_hook_fired {
 	__u64 nr_failures;
 	/* 1 while a page is held. */
 	__u64 is_holding;
+	/* Pages that were copied while nothing kept their reverse mapping. */
+	__u64 nr_orphans;
 };
 
 #define COHMEM_HOOK_HOLD	_IOWR(COHMEM_HOOK_MAGIC, 0x60, struct cohmem_hook_hold)

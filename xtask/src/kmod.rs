@@ -1,34 +1,11 @@
-//! `cargo xtask kmod`: the kernel modules.
-//!
-//! A module is freestanding Rust and a few C helpers, built against the headers of a stock
-//! kernel that need not support Rust:
-//!
-//! | step | from | to |
-//! |---|---|---|
-//! | [`kernel`] | the kernel's own build rules | the flags of its C compiler, its configuration |
-//! | [`bindings`] | its headers | Rust declarations with layout assertions |
-//! | [`rust`] | `core`, our `no_std` crates, the module's crate | one relocatable object |
-//! | [`kbuild`] | that object and the C helpers | `cohmem.ko` or `cohmem_dmirror.ko` |
-//! | [`check`] | the module | nothing, or the reason why it is not fit to be loaded |
-//!
-//! Every step remembers a digest of what it was made from ([`step`]) and runs again only when that
-//! changed. All output is below the target directory; the source tree is only read.
+//! `cargo xtask kmod`: the kernel modules, built by the crate `cohmem-kbuild`.
 
-mod bindings;
-mod check;
-mod kbuild;
-mod kernel;
-mod rust;
-mod step;
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
-use std::{
-    fs::{self, File},
-    path::PathBuf,
-    process::ExitCode,
-    time::Instant,
-};
+use anyhow::Result;
+use cohmem_kbuild::{Toolchain, Tree};
 
-use anyhow::{Context as _, Result};
+pub(crate) use cohmem_kbuild::Variant;
 
 use crate::{place, setup};
 
@@ -48,55 +25,6 @@ pub(crate) struct Args {
     /// [default: the newest installed].
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<String>,
-}
-
-/// Which module to build.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Variant {
-    /// `cohmem.ko`, as users get it.
-    Shipped,
-    /// `cohmem.ko` with the test hooks: never to be installed.
-    Hooks,
-    /// `cohmem_dmirror.ko`, the device that the kernel's own tests of device memory run on.
-    Dmirror,
-    /// `cohmem_example.ko`, the driver of `docs/writing-a-driver.md`.
-    Example,
-}
-
-impl Variant {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Shipped => "shipped",
-            Self::Hooks => "hooks",
-            Self::Dmirror => "dmirror",
-            Self::Example => "example",
-        }
-    }
-
-    /// Name of the module, and of its crate.
-    fn module(self) -> &'static str {
-        match self {
-            Self::Shipped | Self::Hooks => "cohmem",
-            Self::Dmirror => "cohmem_dmirror",
-            Self::Example => "cohmem_example",
-        }
-    }
-
-    /// The module's directory in the source tree.
-    fn directory(self) -> &'static str {
-        match self {
-            Self::Shipped | Self::Hooks => "kernel/module",
-            Self::Dmirror => "kernel/dmirror",
-            Self::Example => "kernel/example",
-        }
-    }
-
-    fn cfg(self) -> &'static [&'static str] {
-        match self {
-            Self::Shipped | Self::Dmirror | Self::Example => &[],
-            Self::Hooks => &["--cfg", "hooks"],
-        }
-    }
 }
 
 /// Runs the job.
@@ -143,45 +71,8 @@ pub(crate) fn build_for(variant: Variant, kernel: Option<&str>) -> Result<PathBu
         Some(kernel) => kernel.to_owned(),
         None => setup::kernel_release()?,
     };
-    let tree = Tree::new()?;
-    fs::create_dir_all(&tree.out)
-        .with_context(|| format!("cannot create {}", tree.out.display()))?;
-    // Released when the file is closed.
-    let lock =
-        File::create(tree.out.join("lock")).context("cannot create the build's lock file")?;
-    lock.lock().context("cannot lock the build directory")?;
-
-    let kernel = kernel::Kernel::find(&release, &tree.out)?;
-    let out = kernel.out.join(variant.name());
-    fs::create_dir_all(&out).with_context(|| format!("cannot create {}", out.display()))?;
-    let compiler = rust::Compiler::new(&kernel, &tree)?;
-    let bindings = bindings::generate(&kernel, &tree)?;
-    let object = rust::build(&compiler, &tree, &bindings, &out, variant)?;
-    let module = kbuild::build(&kernel, &tree, &object, &out, variant)?;
-    check::module(&kernel, &module, &object, &out, variant)?;
-    Ok(module)
-}
-
-/// Where things are.
-struct Tree {
-    /// Root of the source tree.
-    root: PathBuf,
-    /// Everything that the build makes.
-    out: PathBuf,
-}
-
-impl Tree {
-    fn new() -> Result<Self> {
-        Ok(Self {
-            root: place::repository()?,
-            out: place::target()?.join("kmod"),
-        })
-    }
-
-    /// What all modules are made of.
-    fn shared(&self) -> PathBuf {
-        self.root.join("kernel/sys")
-    }
+    let tree = Tree::new(place::repository()?, place::target()?.join("kmod"));
+    cohmem_kbuild::build(&tree, &release, &Toolchain::find(None)?, variant)
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ mod report;
 mod self_check;
 mod stream;
 
-pub(crate) use guest::{Guest, Module, ModuleLoad, Output};
+pub(crate) use guest::{Cpu, Guest, Module, ModuleLoad, Output};
 pub(crate) use outcome::Outcome;
 pub(crate) use range::Range;
 

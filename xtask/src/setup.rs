@@ -32,12 +32,20 @@ pub(crate) enum Group {
     Guest,
     /// Programs that tests and benchmarks run in the lab.
     Programs,
+    /// To make Debian packages, and to check them and the manual.
+    Package,
     /// The kernel's source, for its own tests.
     Source,
 }
 
 impl Group {
-    const ALL: [Self; 4] = [Self::Build, Self::Guest, Self::Programs, Self::Source];
+    const ALL: [Self; 5] = [
+        Self::Build,
+        Self::Guest,
+        Self::Programs,
+        Self::Package,
+        Self::Source,
+    ];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -63,6 +71,11 @@ impl Group {
                 "python3-minimal",
                 "python3-numpy",
                 "util-linux",
+            ],
+            Self::Package => &[
+                "binutils", "dpkg-dev", "lintian", "dkms", "man-db", "mandoc",
+                // Its systemd-sysusers.
+                "systemd",
             ],
             Self::Source => &["linux-source-6.12", "libc6-dev", "tar", "xz-utils"],
         }
@@ -162,7 +175,7 @@ fn not_installed(wanted: &BTreeSet<&'static str>, listing: &str) -> Vec<&'static
 }
 
 /// A command line prefix that runs the rest as root.
-fn as_root() -> Result<Command> {
+pub(crate) fn as_root() -> Result<Command> {
     let uid = Command::new("id")
         .arg("-u")
         .output()
@@ -172,7 +185,7 @@ fn as_root() -> Result<Command> {
         return Ok(Command::new("env"));
     }
     if !Path::new("/usr/bin/sudo").exists() {
-        bail!("installing them needs root or sudo; run `cargo xtask setup` once as root");
+        bail!("it needs root or sudo; run `cargo xtask setup` once as root");
     }
     Ok(Command::new("sudo"))
 }

@@ -12,10 +12,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    bench,
+    bench, conformance, engine,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
-    lints, mutants,
+    lints, mutants, package,
     place::{cargo, repository, target},
     selftest,
     setup::{self, Group},
@@ -40,8 +40,10 @@ enum Stage {
     Lints,
     /// Unit, model and host tests
     Host,
-    /// The frame allocator under loom
+    /// The frame allocator and the engine's hand-over under loom
     Loom,
+    /// The engine at every level: as the caller, and as a user without privilege
+    Engine,
     /// The modules build, and their objects pass the checks
     Kmod,
     /// The lab notices planted bugs
@@ -58,7 +60,11 @@ enum Stage {
     Selftest,
     /// Taking memory over from the kernel's dax drivers, and giving it back
     Dax,
-    /// The tour, small
+    /// The manual, the Debian packages: built, checked, installed, upgraded, purged
+    Package,
+    /// The library's contract on every backend, at every level of privilege
+    Conformance,
+    /// The tours, small: the engine's at every level of privilege, the driver's in the lab
     Tour,
     /// The benchmark, small: for its output and its content check
     Bench,
@@ -110,6 +116,7 @@ impl Stage {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
+            Self::Engine => engine::check(),
             Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
                 .into_iter()
                 .try_for_each(|variant| kmod::build(variant).map(drop)),
@@ -140,6 +147,8 @@ impl Stage {
             }
             Self::Selftest => selftest::check(),
             Self::Dax => dax(),
+            Self::Package => package::test::check(),
+            Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),
@@ -150,30 +159,32 @@ impl Stage {
 /// The tests that need no guest.
 fn host() -> Result<()> {
     setup::ensure(Group::Build)?;
-    cargo(&["test", "--workspace", "--quiet"])
+    // The engine has a stage of its own.
+    cargo(&[
+        "test",
+        "--workspace",
+        "--exclude",
+        "cohmem-engine",
+        "--quiet",
+    ])
 }
 
 fn loom() -> Result<()> {
-    let directory = target()?.join("loom");
-    let status = Command::new(env!("CARGO"))
-        .args([
-            "test",
-            "--quiet",
-            "--release",
-            "--package",
-            "cohmem-frames",
-            "--lib",
-            "--test",
-            "loom",
-        ])
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("LOOM_MAX_PREEMPTIONS", "2")
-        .env("CARGO_TARGET_DIR", directory)
-        .current_dir(repository()?)
-        .status()
-        .context("cargo test")?;
-    if !status.success() {
-        bail!("the loom tests: {status}");
+    let frames = ["--package", "cohmem-frames", "--lib", "--test", "loom"];
+    let engine = ["--package", "cohmem-engine", "--lib"];
+    for selection in [&frames[..], &engine[..]] {
+        let status = Command::new(env!("CARGO"))
+            .args(["test", "--quiet", "--release"])
+            .args(selection)
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("LOOM_MAX_PREEMPTIONS", "2")
+            .env("CARGO_TARGET_DIR", target()?.join("loom"))
+            .current_dir(repository()?)
+            .status()
+            .context("cargo test")?;
+        if !status.success() {
+            bail!("the loom tests of {}: {status}", selection[1]);
+        }
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Exit status and error messages.
 
-use std::{error, fmt, io, process::ExitCode};
+use std::{error, fmt, io, path::PathBuf, process::ExitCode};
 
 use cohmem::ErrorKind;
 
@@ -48,6 +48,17 @@ pub(crate) enum CliError {
     SeveralDevices {
         numbers: Vec<u32>,
     },
+    /// A file of the user's that cannot be read.
+    Read {
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// A line of such a file that is wrong.
+    Line {
+        path: PathBuf,
+        number: usize,
+        says: String,
+    },
 }
 
 pub(crate) type Result<T> = std::result::Result<T, CliError>;
@@ -67,7 +78,9 @@ impl CliError {
                 })
             }
             Self::Output(_) | Self::Json(_) | Self::Signals(_) => ExitCode::from(1),
-            Self::SeveralDevices { .. } => ExitCode::from(2),
+            Self::SeveralDevices { .. } | Self::Read { .. } | Self::Line { .. } => {
+                ExitCode::from(2)
+            }
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -104,6 +117,10 @@ impl fmt::Display for CliError {
                 )?;
                 numbers.iter().try_for_each(|number| write!(f, " {number}"))
             }
+            Self::Read { path, .. } => write!(f, "cannot read {}", path.display()),
+            Self::Line { path, number, says } => {
+                write!(f, "{} line {number}: {says}", path.display())
+            }
         }
     }
 }
@@ -112,11 +129,12 @@ impl error::Error for CliError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Library(error) | Self::Helped { error, .. } => error.source(),
-            Self::Output(source) | Self::Start { source, .. } | Self::Signals(source) => {
-                Some(source)
-            }
+            Self::Output(source)
+            | Self::Start { source, .. }
+            | Self::Signals(source)
+            | Self::Read { source, .. } => Some(source),
             Self::Json(source) => Some(source),
-            Self::NoDevices | Self::SeveralDevices { .. } => None,
+            Self::NoDevices | Self::SeveralDevices { .. } | Self::Line { .. } => None,
         }
     }
 }

@@ -9,6 +9,7 @@ mod duration;
 mod exit;
 mod follow;
 mod interrupt;
+mod manual;
 mod output;
 mod progress;
 mod stuck;
@@ -16,7 +17,7 @@ mod tour;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::{exit::report, output::Output};
 
@@ -44,6 +45,8 @@ enum Command {
     Run(cmd::run::Run),
     Doctor(cmd::doctor::Doctor),
     Tour(tour::Tour),
+    Completions(cmd::completions::Completions),
+    Man(cmd::man::Man),
 }
 
 fn main() -> ExitCode {
@@ -58,14 +61,14 @@ fn main() -> ExitCode {
         Command::Run(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
         Command::Tour(command) => command.run(&mut out),
+        Command::Completions(command) => command.run(Cli::command()),
+        Command::Man(command) => command.run(Cli::command()),
     };
     report(result)
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -85,7 +88,9 @@ mod tests {
             "attach 0x100000000+256M",
             "attach 0x100000000-0x110000000 --json",
             "attach --all",
+            "attach --file /etc/cohmem/attach.conf",
             "detach cohmem0",
+            "detach --all",
             "detach 3 --timeout 500ms",
             "migrate --pid 1 --to device:0",
             "migrate --pid 1 --to cohmem3 --range 0x1000+64K --fill --shared --exec",
@@ -95,6 +100,8 @@ mod tests {
             "run --device 1 --interval 50ms -- program --json -x",
             "doctor --json",
             "tour --backend driver --size 64M",
+            "completions zsh",
+            "man /tmp",
         ] {
             let words = ["cohmem"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -110,7 +117,9 @@ mod tests {
             ("lost", "lost"),
             ("attach ram", "daxX.Y"),
             ("attach dax0.0 --all", "--all"),
+            ("attach --file x --altmap", "--altmap"),
             ("detach", "DEVICE"),
+            ("detach 0 --all", "--all"),
             ("detach cohmem16", "N below 16"),
             ("detach 0 --timeout 5x", "\"5x\""),
             ("migrate --to system", "--pid"),
@@ -124,6 +133,8 @@ mod tests {
             ),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
+            ("completions csh", "csh"),
+            ("man", "DIRECTORY"),
         ] {
             let words = ["cohmem"]
                 .into_iter()

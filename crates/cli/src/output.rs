@@ -69,7 +69,7 @@ impl Output {
     }
 
     /// An array of objects.
-    pub(crate) fn json(&mut self, objects: &[impl Serialize]) -> Result<()> {
+    pub(crate) fn json<T: Serialize>(&mut self, objects: &[T]) -> Result<()> {
         let mut stdout = io::stdout().lock();
         serde_json::to_writer_pretty(&mut stdout, objects)?;
         Ok(writeln!(stdout)?)

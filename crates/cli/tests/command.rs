@@ -153,6 +153,26 @@ fn wrong_use_names_the_value_and_its_limit() {
 }
 
 #[test]
+fn a_file_that_names_nothing_needs_no_module() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("attach.conf");
+    let run = |text: &str| {
+        fs::write(&file, text).unwrap();
+        cohmem(&["attach", "--file", file.to_str().unwrap()])
+    };
+    let output = run("# nothing yet\n");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).ends_with("attach.conf names nothing to attach\n"));
+    let output = run("# a device\ntape0\n");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        text(&output.stderr).contains("attach.conf line 2: \"tape0\" is not a range"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_cohmem"))
         .args(["doctor"])
@@ -170,6 +190,42 @@ fn a_reader_that_leaves_is_no_error() {
         .unwrap();
     child.wait().unwrap();
     assert_eq!(message, "");
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man1");
+    let output = cohmem(&["man", pages.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let help = cohmem(&["--help"]);
+    let (_, commands) = text(&help.stdout).split_once("Commands:\n").unwrap();
+    let (commands, _) = commands.split_once("\n\n").unwrap();
+    // Lines of a long text are indented further.
+    let names = commands
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    for name in names.filter(|name| !name.is_empty() && *name != "help") {
+        let page = pages.join(format!("cohmem-{name}.1"));
+        let page = fs::read_to_string(&page).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(page.contains(&format!("\\fBcohmem {name}\\fR")), "{page}");
+    }
+    let cohmem = fs::read_to_string(pages.join("cohmem.1")).unwrap();
+    assert!(cohmem.contains("EXIT STATUS"), "{cohmem}");
+}
+
+#[test]
+fn completions_are_scripts_of_their_shell() {
+    for (shell, says) in [
+        ("bash", "complete -F"),
+        ("fish", "complete -c cohmem"),
+        ("zsh", "#compdef cohmem"),
+    ] {
+        let output = cohmem(&["completions", shell]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        assert!(text(&output.stdout).contains(says), "{shell}");
+        assert!(text(&output.stdout).contains("migrate"), "{shell}");
+    }
 }
 
 #[test]

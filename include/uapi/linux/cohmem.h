@@ -229,6 +229,8 @@ enum cohmem_state {
  * @reserved: (reserved)
  *
  * The numbers are a snapshot taken one after the other.
+ *
+ * Errors: ENODEV the device was detached.
  */
 struct cohmem_info {
 	__u32 device;

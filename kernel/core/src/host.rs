@@ -5,7 +5,7 @@
 //! address space with injected failures. The traits say *what* happens to pages; every decision
 //! about *which* pages, in which order and under which checks is made in this crate.
 //!
-//! Lock order: the gate ([`Host::Lock`]) → the address space ([`AddressSpace::lock`]) → page locks
+//! Lock order: the address space ([`AddressSpace::lock`]) → the gate ([`Host::Lock`]) → page locks
 //! (only tried, by the kernel). Nothing here is called with a spinlock held.
 
 use core::{
@@ -311,8 +311,10 @@ pub trait Chunk<H: Host>: Debug + Send + Sync {
     fn run(&self) -> FrameRun;
     /// What the kernel says of a frame of this chunk.
     fn facts(&self, frame: FrameIndex) -> PageFacts;
-    /// Isolates and unmaps the frames of `run` that are in use, wherever they are mapped: entry i of
-    /// the batch is frame `run.start() + i`. At most [`WINDOW_PAGES`], all in this chunk.
+    /// Isolates and unmaps the frames of `run` that are mapped, wherever they are: entry i of the batch
+    /// is frame `run.start() + i`. At most [`WINDOW_PAGES`], all in this chunk. Until the batch is
+    /// dropped, one of the address spaces that map a frame neither exits nor changes its mappings;
+    /// a frame is skipped where that cannot be had without waiting, and where nobody maps it.
     fn collect<'b>(&'b self, run: FrameRun, arrays: &'b mut H::Arrays) -> H::Batch<'b>;
     /// Marks a frame as poisoned: from now on unmapping it leaves entries that tell of the loss.
     fn mark_poisoned(&self, frame: FrameIndex);

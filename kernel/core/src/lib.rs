@@ -9,8 +9,8 @@
 //! - [`ledger`]: who owns which frame; the only part that interrupt handlers enter
 //! - [`poison`]: frames that the hardware lost
 //!
-//! Lock order: the gate (one lock over the table of devices: batches read it, attach and detach write
-//! it) → the address space → page locks. A device's struct pages are touched only under the gate, or
+//! Lock order: the address space → the gate (one lock over the table of devices: batches read it, attach
+//! and detach write it) → page locks. A device's struct pages are touched only under the gate, or
 //! while one of its frames is held.
 #![no_std]
 #![forbid(unsafe_code)]

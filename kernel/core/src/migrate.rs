@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Moving a range of an address space.
 //!
-//! The range is walked one window at a time. Per window: take the gate and the address space, look at
+//! The range is walked one window at a time. Per window: lock the address space, take the gate, look at
 //! the page tables, decide page by page ([`crate::classify`]), collect what moves, carry it
 //! ([`crate::window`]), let go of both locks, report. Memory for pages that go home is allocated
 //! between windows, never while pages are in flight: a task that the kernel wants to reclaim from, or
@@ -123,6 +123,9 @@ impl<H: Host> Migration<'_, H> {
     }
 
     fn step(&mut self, at: u64, has_refilled: bool) -> Result<Step, Errno> {
+        // Before the gate: others may hold this lock without end, and must not keep devices from coming
+        // and going.
+        let mut space = self.space.lock()?;
         let table = self.gate.read();
         let device = table.device(self.id)?;
         if self.request.direction == Direction::ToDevice && !table.is_open(device) {
@@ -130,7 +133,6 @@ impl<H: Host> Migration<'_, H> {
         }
         let mut lost_pages = false;
         let step = {
-            let mut space = self.space.lock()?;
             let end = self.request.span.end;
             let Some(vma) = space.vma_from(at) else {
                 return Ok(Step::Gap {
@@ -164,6 +166,7 @@ impl<H: Host> Migration<'_, H> {
             };
             work.run(&mut space, has_refilled)?
         };
+        drop(space);
         if lost_pages {
             self.report_lost(&table);
         }

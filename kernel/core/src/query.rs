@@ -72,9 +72,10 @@ impl<H: Host> Query<'_, H> {
 
     /// Looks at one window, or finds a gap: no mapping, or one whose pages are not looked at.
     fn step(&mut self, at: u64) -> Result<(u64, Option<Reason>), Errno> {
+        // Before the gate, as a migration does.
+        let mut space = self.space.lock()?;
         let table = self.gate.read();
         let device = table.device(self.id)?;
-        let mut space = self.space.lock()?;
         let end = self.request.span.end;
         let Some(vma) = space.vma_from(at) else {
             return Ok((end, Some(Reason::Unmapped)));

@@ -48,6 +48,7 @@ static NR_LATE_WRITES: AtomicU64 = AtomicU64::new(0);
 static NR_IRQ_FREES: AtomicU64 = AtomicU64::new(0);
 static NR_DELAYS: AtomicU64 = AtomicU64::new(0);
 static NR_FAILED: AtomicU64 = AtomicU64::new(0);
+static NR_ORPHANS: AtomicU64 = AtomicU64::new(0);
 
 /// Runs a hook's command.
 pub(crate) fn command(command: u32, arg: u64) -> Result<(), Errno> {
@@ -94,7 +95,13 @@ pub(crate) fn reset() {
     for failure in &FAILURES {
         failure.count.store(0, Relaxed);
     }
-    for count in [&NR_LATE_WRITES, &NR_IRQ_FREES, &NR_DELAYS, &NR_FAILED] {
+    for count in [
+        &NR_LATE_WRITES,
+        &NR_IRQ_FREES,
+        &NR_DELAYS,
+        &NR_FAILED,
+        &NR_ORPHANS,
+    ] {
         count.store(0, Relaxed);
     }
 }
@@ -106,6 +113,7 @@ fn fired() -> Fired {
         nr_delays: NR_DELAYS.load(Relaxed),
         nr_failures: NR_FAILED.load(Relaxed),
         is_holding: u64::from(held::require().is_ok()),
+        nr_orphans: NR_ORPHANS.load(Relaxed),
     }
 }
 
@@ -197,6 +205,9 @@ pub(crate) fn copying() -> Result<(), Unreadable> {
 
 /// A page was copied.
 pub(crate) fn copied(source: Page) {
+    if held::is_orphan(source) {
+        NR_ORPHANS.fetch_add(1, Relaxed);
+    }
     if held::is_held(source) && WRITES_LATE.swap(false, Relaxed) {
         held::write(WRITE_OFFSET.load(Relaxed), WRITE_VALUE.load(Relaxed));
         if held::release().is_ok() {

@@ -18,6 +18,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/module.h>
 #include <linux/numa.h>
+#include <linux/rbtree.h>
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>

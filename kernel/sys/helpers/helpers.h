@@ -9,8 +9,10 @@
 #ifndef COHMEM_HELPERS_H
 #define COHMEM_HELPERS_H
 
+#include <linux/refcount.h>
 #include <linux/types.h>
 
+struct anon_vma;
 struct class;
 struct dentry;
 struct dev_pagemap;
@@ -25,6 +27,7 @@ struct mm_struct;
 struct mmu_interval_notifier;
 struct mmu_notifier_range;
 struct page;
+struct rb_node;
 struct resource;
 struct rw_semaphore;
 struct vm_area_struct;
@@ -58,13 +61,19 @@ struct cohmem_page_facts {
 void cohmem_page_facts(struct page *page, struct cohmem_page_facts *facts);
 bool cohmem_page_is_poisoned(struct page *page);
 bool cohmem_page_is_mlocked(struct page *page);
+bool cohmem_page_is_mapped(struct page *page);
+bool cohmem_page_try_get(struct page *page);
 bool cohmem_page_try_lock(struct page *page);
 void cohmem_page_unlock(struct page *page);
 void cohmem_page_clear(struct page *page);
-int cohmem_page_copy(struct page *to, struct page *from);
 void cohmem_page_set_poisoned(struct page *page);
 void cohmem_page_forget_mlock(struct page *page);
 void cohmem_page_forget_flags(struct page *page);
+
+/* copy.c: a copy that survives lost memory */
+unsigned long cohmem_copy_words_mc(void *to, const void *from, unsigned long nr_words);
+bool cohmem_string_moves_are_fast(void);
+bool cohmem_string_moves_may_not_recover(void);
 
 /* batch.c: migration entries */
 unsigned long cohmem_migrate_pfn(unsigned long pfn);
@@ -83,7 +92,7 @@ bool cohmem_vma_is_readable(const struct vm_area_struct *vma);
 bool cohmem_vma_awaits_userfault(struct vm_area_struct *vma);
 bool cohmem_vma_is_anonymous(struct vm_area_struct *vma);
 unsigned int cohmem_hmm_map_order(unsigned long entry);
-unsigned long cohmem_mm_swapped_pages(struct mm_struct *mm);
+bool cohmem_mm_has_swapped_pages(struct mm_struct *mm);
 
 /* process.c: the calling task and its address space */
 struct mm_struct *cohmem_current_mm(void);
@@ -118,6 +127,17 @@ int cohmem_first_node(void);
 int cohmem_next_node(int node);
 bool cohmem_node_is_online(int node);
 int cohmem_node_distance(int from, int to);
+
+/* rmap.c: who maps an anonymous page */
+void cohmem_rcu_read_lock(void);
+void cohmem_rcu_read_unlock(void);
+struct anon_vma *cohmem_page_anon_vma(struct page *page);
+struct rw_semaphore *cohmem_anon_vma_lock_of(struct anon_vma *anon_vma);
+struct rb_node *cohmem_anon_vma_first(struct anon_vma *anon_vma);
+struct vm_area_struct *cohmem_anon_vma_area(struct rb_node *node);
+struct anon_vma *cohmem_vma_anon_vma(struct vm_area_struct *vma);
+struct mm_struct *cohmem_vma_mm(struct vm_area_struct *vma);
+bool cohmem_mmap_read_trylock(struct mm_struct *mm);
 
 /* sync.c: locks, counts, time, processors */
 void cohmem_rwsem_init(struct rw_semaphore *semaphore, const char *name, struct lock_class_key *key);
@@ -165,6 +185,7 @@ struct dentry *cohmem_debugfs_create_file(const char *name, unsigned short mode,
 struct page *cohmem_alloc_zeroed_page(void);
 
 /* hooks.c, in a module with test hooks only */
+bool cohmem_page_is_orphan(struct page *page);
 void cohmem_irq_work_init(struct irq_work *work, void (*call)(struct irq_work *));
 
 /* module.c */

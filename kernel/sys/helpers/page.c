@@ -58,6 +58,16 @@ bool cohmem_page_is_mlocked(struct page *page)
 	return folio_test_mlocked(page_folio(page));
 }
 
+bool cohmem_page_is_mapped(struct page *page)
+{
+	return folio_mapped(page_folio(page));
+}
+
+bool cohmem_page_try_get(struct page *page)
+{
+	return get_page_unless_zero(page);
+}
+
 bool cohmem_page_try_lock(struct page *page)
 {
 	return trylock_page(page);
@@ -71,12 +81,6 @@ void cohmem_page_unlock(struct page *page)
 void cohmem_page_clear(struct page *page)
 {
 	clear_highpage(page);
-}
-
-/* Not 0: the content is lost, and the kernel was told. */
-int cohmem_page_copy(struct page *to, struct page *from)
-{
-	return copy_mc_highpage(to, from);
 }
 
 void cohmem_page_set_poisoned(struct page *page)

@@ -65,7 +65,8 @@ unsigned int cohmem_hmm_map_order(unsigned long entry)
 	return hmm_pfn_to_map_order(entry);
 }
 
-unsigned long cohmem_mm_swapped_pages(struct mm_struct *mm)
+bool cohmem_mm_has_swapped_pages(struct mm_struct *mm)
 {
-	return get_mm_counter(mm, MM_SWAPENTS);
+	/* The cheap number leaves out what each processor has counted of late: a few pages. */
+	return get_mm_counter(mm, MM_SWAPENTS) || get_mm_counter_sum(mm, MM_SWAPENTS);
 }

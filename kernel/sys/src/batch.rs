@@ -4,6 +4,7 @@
 use core::{
     ffi::c_ulong,
     marker::PhantomData,
+    ops::Range,
     ptr::{self, NonNull},
 };
 
@@ -18,6 +19,7 @@ use crate::{
     check, complain, debug_by_name,
     page::Page,
     pagemap::{Chunk, FrameKeeper, Owner},
+    rmap::HeldSpaces,
     stock::Stock,
 };
 
@@ -34,8 +36,8 @@ pub enum Select {
 enum Collected {
     /// From an area.
     Area(bindings::migrate_vma),
-    /// By their frames.
-    Frames,
+    /// By their frames, with what keeps their reverse mappings.
+    Frames { _spaces: HeldSpaces },
 }
 
 /// Pages in flight.
@@ -107,8 +109,8 @@ impl<'b> Batch<'b> {
         ))
     }
 
-    /// Collects the pages that are in use of `nr` pages from `first` on; the first `nr_skipped`
-    /// entries stay empty.
+    /// Collects the pages that are mapped of `nr` pages from `first` on, as far as their reverse
+    /// mapping can be kept; the first `nr_skipped` entries stay empty.
     ///
     /// # Safety
     ///
@@ -123,16 +125,22 @@ impl<'b> Batch<'b> {
         let nr = nr.min(arrays.source.len());
         arrays.target.fill(0);
         arrays.source.fill(0);
-        if let Some(entries) = arrays.source.get_mut(nr_skipped..nr) {
-            let start = first.0.saturating_add(nr_skipped as u64);
-            // SAFETY: `entries` has one entry a page; the pages are of a registered chunk by the
-            // caller's promise. The function always succeeds.
-            let _zero = unsafe {
-                bindings::migrate_device_range(entries.as_mut_ptr(), start, entries.len() as _)
-            };
+        let mut spaces = HeldSpaces::new();
+        let mut begin = nr_skipped;
+        for index in nr_skipped..nr {
+            let pfn = Pfn(first.0.saturating_add(index as u64));
+            // SAFETY: the page is one of the registered chunk's with a struct page, by the caller's promise.
+            if unsafe { hold(pfn, &mut spaces) } {
+                continue;
+            }
+            // SAFETY: those of `begin..index` were held just now, and are given up once.
+            unsafe { collect_held(first, begin..index, &mut arrays.source) };
+            begin = index.saturating_add(1);
         }
+        // SAFETY: as above.
+        unsafe { collect_held(first, begin..nr, &mut arrays.source) };
         // INVARIANT: collected just now, all targets are 0, and the chunk is borrowed for `'b`.
-        Self::new(arrays, nr, Collected::Frames, true)
+        Self::new(arrays, nr, Collected::Frames { _spaces: spaces }, true)
     }
 
     fn new(arrays: &'b mut Arrays, nr: usize, collected: Collected, is_from_device: bool) -> Self {
@@ -296,7 +304,7 @@ impl Batch<'_> {
                 // the batch's life; every target is locked and referenced by the type invariants.
                 unsafe { bindings::migrate_vma_pages(request) };
             }
-            Collected::Frames => {
+            Collected::Frames { .. } => {
                 let (source, target) = (&mut self.arrays.source, &mut self.arrays.target);
                 // SAFETY: both arrays have `nr` entries, collected by migrate_device_range; every
                 // target is locked and referenced by the type invariants.
@@ -332,7 +340,7 @@ impl Drop for Batch<'_> {
                 // kernel committed have one.
                 unsafe { bindings::migrate_vma_finalize(request) };
             }
-            Collected::Frames => {
+            Collected::Frames { .. } => {
                 let (source, target) = (&mut self.arrays.source, &mut self.arrays.target);
                 // SAFETY: called once for each migrate_device_range, while the chunk is registered;
                 // the targets are as above.
@@ -345,6 +353,62 @@ impl Drop for Batch<'_> {
                 }
             }
         }
+    }
+}
+
+/// Takes a reference to the page and keeps its reverse mapping; `false`, and nothing is held, when it
+/// cannot move.
+///
+/// # Safety
+///
+/// The struct page is one of a registered chunk, and initialised.
+unsafe fn hold(pfn: Pfn, spaces: &mut HeldSpaces) -> bool {
+    // SAFETY: the struct page exists by the caller's promise.
+    let page = unsafe { bindings::cohmem_pfn_to_page(pfn.0) };
+    let Some(page) = NonNull::new(page).map(Page::new) else {
+        return false;
+    };
+    if !page.try_get() {
+        return false;
+    }
+    let is_kept = page.try_lock() && {
+        // SAFETY: referenced and locked just now.
+        let is_kept = unsafe { spaces.keep(page) };
+        // SAFETY: locked above.
+        unsafe { page.unlock() };
+        is_kept
+    };
+    if !is_kept {
+        // SAFETY: the reference was taken above, and the page is not used any more.
+        unsafe { page.put() };
+    }
+    is_kept
+}
+
+/// Collects the pages of `held`, positions from `first` on, and gives up the references to them.
+///
+/// # Safety
+///
+/// [`hold`] succeeded for each of them, and what keeps their reverse mappings lives until the batch is
+/// finalized.
+unsafe fn collect_held(first: Pfn, held: Range<usize>, source: &mut [c_ulong]) {
+    let start = first.0.saturating_add(held.start as u64);
+    let Some(entries) = source.get_mut(held) else {
+        return complain();
+    };
+    if entries.is_empty() {
+        return;
+    }
+    // SAFETY: `entries` has one entry a page; the pages are referenced, mapped ones of a registered
+    // chunk by the caller's promise. The kernel lets a device page have one reference that it cannot
+    // explain (mm/migrate_device.c: migrate_vma_check_page), ours. The function always succeeds.
+    let _zero =
+        unsafe { bindings::migrate_device_range(entries.as_mut_ptr(), start, entries.len() as _) };
+    for pfn in (start..).take(entries.len()) {
+        // SAFETY: the struct page exists: the reference keeps it.
+        let page = unsafe { bindings::cohmem_pfn_to_page(pfn) };
+        // SAFETY: the reference is the one that `hold` took.
+        unsafe { bindings::cohmem_put_page(page) };
     }
 }
 

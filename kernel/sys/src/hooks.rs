@@ -41,7 +41,7 @@ arguments! {
     /// `struct cohmem_hook_fail`.
     Fail { what: u32, nr_skipped: u32, count: u32, _pad: u32 }
     /// `struct cohmem_hook_fired`.
-    Fired { nr_late_writes: u64, nr_irq_frees: u64, nr_delays: u64, nr_failures: u64, is_holding: u64 }
+    Fired { nr_late_writes: u64, nr_irq_frees: u64, nr_delays: u64, nr_failures: u64, is_holding: u64, nr_orphans: u64 }
 }
 
 /// `_IOWR` of the driver's magic.
@@ -89,6 +89,13 @@ pub fn require() -> Result<(), Errno> {
 /// The page is the held one.
 pub fn is_held(page: Page) -> bool {
     ptr::eq(HELD.load(Relaxed), page.as_ptr())
+}
+
+/// The page is anonymous, and nothing keeps its reverse mapping.
+pub fn is_orphan(page: Page) -> bool {
+    // SAFETY: the page is in flight, so that its struct page exists; the function only reads, and
+    // only memory that is an `anon_vma` or was one.
+    unsafe { bindings::cohmem_page_is_orphan(page.as_ptr()) }
 }
 
 /// Gives the held page's reference up. Any context.

@@ -21,6 +21,7 @@
 pub mod abi;
 pub mod arrays;
 pub mod batch;
+pub mod copy;
 pub mod gup;
 pub mod hmm;
 pub mod memory;
@@ -31,6 +32,7 @@ pub mod page;
 pub mod pagemap;
 pub mod process;
 pub mod range;
+mod rmap;
 pub mod stock;
 pub mod sync;
 pub mod vma;

@@ -183,7 +183,7 @@ impl Mirror {
         // SAFETY: inserted by the type invariants; the member does not change while it is.
         let mm = unsafe { (*self.notifier()).mm };
         // SAFETY: an inserted notifier keeps the structure.
-        unsafe { Mm::of_kept(mm) }
+        unsafe { Mm::try_use(NonNull::new(mm)?) }
     }
 
     /// Locks the tables. Sleeps; what may be done under the lock is in the module's text.

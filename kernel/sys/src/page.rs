@@ -5,6 +5,8 @@ use core::{mem::MaybeUninit, ptr::NonNull};
 
 use cohmem_kcore::host::{PageFacts, Pfn, Unreadable};
 
+use crate::copy;
+
 /// Bytes of a page.
 pub const PAGE_BYTES: u64 = cohmem_uapi::FRAME_BYTES;
 
@@ -95,6 +97,25 @@ impl Page {
         unsafe { bindings::cohmem_page_forget_flags(self.as_ptr()) };
     }
 
+    /// Somebody maps it; advisory, since exits need no lock of the page's.
+    pub(crate) fn is_mapped(self) -> bool {
+        // SAFETY: the struct page exists by the type invariants; the function only reads it.
+        unsafe { bindings::cohmem_page_is_mapped(self.as_ptr()) }
+    }
+
+    /// What it names as the root of its reverse mapping, if it is anonymous. No reference: who maps
+    /// the page keeps it.
+    pub(super) fn anon_vma(self) -> Option<NonNull<bindings::anon_vma>> {
+        // SAFETY: as above.
+        NonNull::new(unsafe { bindings::cohmem_page_anon_vma(self.as_ptr()) })
+    }
+
+    /// Takes a reference, unless none is left.
+    pub(super) fn try_get(self) -> bool {
+        // SAFETY: the struct page exists by the type invariants; the count changes atomically.
+        unsafe { bindings::cohmem_page_try_get(self.as_ptr()) }
+    }
+
     /// Tries to take the page lock.
     pub fn try_lock(self) -> bool {
         // SAFETY: the struct page exists by the type invariants.
@@ -128,9 +149,13 @@ impl Page {
     ///
     /// Nobody else reads or writes `to`, and the caller owns references to both.
     pub unsafe fn copy_from_system(self, from: Self) -> Result<(), Unreadable> {
-        // SAFETY: both pages exist and are mapped by the kernel; `self` is the caller's alone.
-        let lost = unsafe { bindings::cohmem_page_copy(self.as_ptr(), from.as_ptr()) };
-        if lost == 0 { Ok(()) } else { Err(Unreadable) }
+        // SAFETY: by the caller's promise.
+        let copied = unsafe { self.copy_from_device(from) };
+        if copied.is_err() {
+            // SAFETY: any context; the number is a page's. The kernel itself looks at the page later.
+            unsafe { bindings::memory_failure_queue(from.pfn().0, 0) };
+        }
+        copied
     }
 
     /// Copies device memory; survives the loss of its content where the processor can. The caller reports
@@ -145,14 +170,8 @@ impl Page {
         // SAFETY: as above.
         let target = unsafe { bindings::cohmem_page_address(self.as_ptr()) };
         // SAFETY: both addresses are mapped for a page's length, apart from each other, and the target
-        // is the caller's alone; a machine check in the source ends the copy early.
-        let nr_left =
-            unsafe { bindings::copy_mc_to_kernel(target, source.cast_const(), PAGE_BYTES as _) };
-        if nr_left == 0 {
-            Ok(())
-        } else {
-            Err(Unreadable)
-        }
+        // is the caller's alone.
+        unsafe { copy::page(target, source) }
     }
 
     /// Copies its content out.

@@ -33,19 +33,7 @@ impl Mm {
         Ok(Self { mm })
     }
 
-    /// One whose structure is kept; `None` when its processes have ended.
-    ///
-    /// # Safety
-    ///
-    /// `mm` is an address space whose structure (`mmgrab`) lives for this call.
-    pub(crate) unsafe fn of_kept(mm: *mut bindings::mm_struct) -> Option<Self> {
-        let mm = NonNull::new(mm)?;
-        // SAFETY: the structure lives by the caller's promise.
-        let is_used = unsafe { bindings::cohmem_mmget_not_zero(mm.as_ptr()) };
-        // INVARIANT: the reference was just taken.
-        is_used.then_some(Self { mm })
-    }
-
+    /// The address space.
     pub(crate) fn as_ptr(&self) -> *mut bindings::mm_struct {
         self.mm.as_ptr()
     }
@@ -64,13 +52,20 @@ impl Mm {
         // SAFETY: the file is a pagemap or mem file of procfs, whose private data is an address space
         // that it holds a reference to (`mmgrab`) for as long as the file lives, which is longer than
         // this call.
+        unsafe { Self::try_use(mm) }.ok_or(Errno::ESRCH)
+    }
+
+    /// `mm`, unless its last user is gone. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The structure of the address space stays (`mmgrab`) until this returns.
+    pub(super) unsafe fn try_use(mm: NonNull<bindings::mm_struct>) -> Option<Self> {
+        // SAFETY: the address space is there by the caller's promise.
         let is_used = unsafe { bindings::cohmem_mmget_not_zero(mm.as_ptr()) };
+        // Not `then_some`: its value is dropped, with a reference that is not ours, where there is no user.
         // INVARIANT: the reference was just taken.
-        if is_used {
-            Ok(Self { mm })
-        } else {
-            Err(Errno::ESRCH)
-        }
+        is_used.then(|| Self { mm })
     }
 }
 
@@ -99,7 +94,7 @@ impl Mm {
     /// Some of its pages may be in swap.
     pub fn has_swapped_pages(&self) -> bool {
         // SAFETY: by the type invariants the address space lives; the counter needs no lock.
-        unsafe { bindings::cohmem_mm_swapped_pages(self.mm.as_ptr()) != 0 }
+        unsafe { bindings::cohmem_mm_has_swapped_pages(self.mm.as_ptr()) }
     }
 }
 

@@ -27,6 +27,10 @@ pub(crate) const TESTS: &[Test] = &[
         "with_slow_direct_io_in_flight",
         with_slow_direct_io_in_flight,
     ),
+    (
+        "with_a_process_that_changes_its_mappings",
+        with_a_process_that_changes_its_mappings,
+    ),
     ("with_a_page_in_a_pipe", with_a_page_in_a_pipe),
     (
         "after_a_buffer_was_registered",
@@ -129,6 +133,31 @@ fn with_slow_direct_io_in_flight() {
     memory.expect(|index| index as u64);
     drop((queue, file));
     drop(disk);
+}
+
+/// The lock of its address space is taken for writing again and again.
+fn with_a_process_that_changes_its_mappings() {
+    let device = Device::attach_part(0, 64 << 20);
+    let memory = Memory::filled(4 << 20, |index| index as u64);
+    let stop = AtomicBool::new(false);
+    let moves = std::thread::scope(|scope| {
+        for _thread in 0..2 {
+            scope.spawn(|| {
+                let own = Memory::anonymous(PAGE);
+                while !stop.load(Relaxed) {
+                    for advice in [libc::MADV_DONTFORK, libc::MADV_DOFORK] {
+                        own.advise(advice).expect("madvise");
+                    }
+                }
+            });
+        }
+        let moves = [(); 20].map(|()| (device.take(&memory).moved, device.evict(60_000).errno));
+        stop.store(true, Relaxed);
+        moves
+    });
+    assert_eq!(moves, [(memory.nr_pages(), 0); 20]);
+    memory.expect(|index| index as u64);
+    device.detach();
 }
 
 fn with_a_page_in_a_pipe() {

@@ -1,6 +1,6 @@
 //! Races and failures that a test build of the module forces (`kernel/module/hooks.h`).
 
-use std::{fs::File, sync::atomic::Ordering::Relaxed};
+use std::{fs::File, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use cohmem_uapi::{Direction, MIGRATE_FILL, Reason, ioctl::MAGIC};
 
@@ -8,7 +8,7 @@ use crate::{
     Test,
     driver::{Device, attach, detach, errno, named, ranges},
     sys::{
-        io::{ioctl, ioctl_raw, open},
+        io::{PagePipe, ioctl, ioctl_raw, open},
         memory::{Memory, PAGE},
         process::{Child, Ended},
     },
@@ -35,6 +35,14 @@ pub(crate) const TESTS: &[Test] = &[
         "a_kill_while_pages_are_in_flight",
         a_kill_while_pages_are_in_flight,
     ),
+    (
+        "an_exit_while_an_eviction_has_the_pages",
+        an_exit_while_an_eviction_has_the_pages,
+    ),
+    (
+        "a_page_that_outlived_its_process_is_not_collected",
+        a_page_that_outlived_its_process_is_not_collected,
+    ),
     ("no_system_page_can_be_had", no_system_page_can_be_had),
     (
         "each_allocation_of_the_driver_fails_in_turn",
@@ -58,7 +66,7 @@ const RELEASE: u32 = command(0, 0, 0x62);
 const DELAY: u32 = command(READ_WRITE, 8, 0x63);
 const FAIL: u32 = command(READ_WRITE, 16, 0x64);
 const IRQ_FREE: u32 = command(0, 0, 0x65);
-const FIRED: u32 = command(READ_WRITE, 40, 0x66);
+const FIRED: u32 = command(READ_WRITE, 48, 0x66);
 const RESET: u32 = command(0, 0, 0x67);
 
 /// `enum cohmem_hook_point`: pages are collected and not yet committed.
@@ -83,6 +91,7 @@ struct Fired {
     nr_delays: u64,
     nr_failures: u64,
     is_holding: u64,
+    nr_orphans: u64,
 }
 
 /// The hooks; their drop ends all that they do.
@@ -245,7 +254,7 @@ fn a_kill_while_pages_are_in_flight() {
             }
         });
         child.wait_step();
-        std::thread::sleep(std::time::Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(250));
         child.kill();
         assert_eq!(child.join(), Ended::Signal(libc::SIGKILL));
         hooks.delay(COLLECTED, 0);
@@ -253,6 +262,56 @@ fn a_kill_while_pages_are_in_flight() {
         shared.expect(|index| index as u64);
     }
     drop((memory, shared));
+    assert_eq!(device.allocated(), 0);
+}
+
+fn an_exit_while_an_eviction_has_the_pages() {
+    let hooks = Hooks::new();
+    let device = Device::attach_part(0, 64 << 20);
+    let mut child = Child::start(|steps| {
+        let memory = Memory::filled(BYTES, |index| index as u64);
+        device.take_all(&memory);
+        steps.done();
+    });
+    child.wait_step();
+    assert_eq!(device.allocated(), (BYTES / PAGE) as u64);
+    hooks.delay(COLLECTED, 3000);
+    let emptied = std::thread::scope(|scope| {
+        let eviction = scope.spawn(|| device.evict(60_000));
+        while hooks.fired().nr_delays == 0 {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        child.kill();
+        assert_eq!(child.join(), Ended::Signal(libc::SIGKILL));
+        hooks.delay(COLLECTED, 0);
+        eviction.join().expect("an eviction")
+    });
+    assert_eq!(emptied.errno, 0, "{emptied:?}");
+    assert_eq!(
+        hooks.fired().nr_orphans,
+        0,
+        "REVERSE MAPPING FREED IN FLIGHT"
+    );
+    assert_eq!(device.allocated(), 0);
+}
+
+fn a_page_that_outlived_its_process_is_not_collected() {
+    let hooks = Hooks::new();
+    let device = Device::attach_part(0, 64 << 20);
+    let pipe = PagePipe::new();
+    let child = Child::start(|_steps| {
+        let memory = Memory::filled(BYTES, |index| index as u64);
+        device.take_all(&memory);
+        pipe.hold(&memory, 5);
+    });
+    assert_eq!(child.join(), Ended::Status(0));
+    let emptied = device.evict(300);
+    assert_eq!(emptied.errno, libc::EBUSY, "{emptied:?}");
+    assert_eq!(emptied.stayed(Reason::KernelHeld), 1, "{emptied:?}");
+    assert_eq!((emptied.out.nr_evicted, device.allocated()), (0, 1));
+    assert_eq!(hooks.fired().nr_orphans, 0);
+    assert_eq!(pipe.release(), (5 * PAGE / 8) as u64);
+    assert_eq!(device.evict(30_000).errno, 0);
     assert_eq!(device.allocated(), 0);
 }
 

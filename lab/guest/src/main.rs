@@ -13,6 +13,8 @@ mod content;
 mod detach;
 mod dmirror;
 mod driver;
+mod fuzz;
+mod groups;
 mod holders;
 mod hooks;
 mod isolation;
@@ -26,12 +28,19 @@ mod sys;
 type Test = (&'static str, fn());
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [first, rest @ ..] = &words[..]
+        && first == "fuzz"
+    {
+        return fuzz::run(rest);
+    }
     let mut arguments = Arguments::from_args();
     // Tests share the machine's devices, and fork.
     arguments.test_threads = Some(1);
     let groups: &[(&str, &[Test])] = &[
         ("content", content::TESTS),
         ("lifecycle", lifecycle::TESTS),
+        ("groups", groups::TESTS),
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
         ("bad_input", bad_input::TESTS),

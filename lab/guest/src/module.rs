@@ -62,7 +62,7 @@ fn unload_and_load_again() {
 }
 
 /// Goes as far into hibernation as freezing the processes, and back.
-fn hibernate() -> Result<(), std::io::Error> {
+pub(crate) fn hibernate() -> Result<(), std::io::Error> {
     std::fs::write("/sys/power/pm_test", "freezer").expect("pm_test");
     let result = std::fs::write("/sys/power/state", "disk");
     std::fs::write("/sys/power/pm_test", "none").expect("pm_test");

@@ -10,6 +10,7 @@ use crate::{
     sys::{
         io::PagePipe,
         memory::{HUGE, Memory, PAGE, read_number},
+        process::{Child, Ended},
         uring::Ring,
     },
 };
@@ -36,6 +37,10 @@ pub(crate) const TESTS: &[Test] = &[
         a_partly_mapped_large_folio_stays,
     ),
     ("swapped_pages_stay", swapped_pages_stay),
+    (
+        "a_few_swapped_pages_are_told_from_holes",
+        a_few_swapped_pages_are_told_from_holes,
+    ),
     ("a_query_changes_nothing", a_query_changes_nothing),
 ];
 
@@ -226,6 +231,21 @@ fn swapped_pages_stay() {
     device.take(&memory);
     memory.expect(|index| index as u64);
     drop(memory);
+}
+
+fn a_few_swapped_pages_are_told_from_holes() {
+    let device = Device::attach_part(0, 64 << 20);
+    let _swap = holders::Swap::enable();
+    // So few that the kernel has them only in the processors' own counts. Of a process of its own, in
+    // which nothing else was swapped.
+    let child = Child::start(|_steps| {
+        let memory = Memory::filled(4 * PAGE, |index| index as u64);
+        memory.advise(libc::MADV_PAGEOUT).expect("MADV_PAGEOUT");
+        let migrated = device.take(&memory);
+        expect_stayed(&migrated, Reason::Swapped, memory.nr_pages());
+        memory.expect(|index| index as u64);
+    });
+    assert_eq!(child.join(), Ended::Status(0));
 }
 
 fn a_query_changes_nothing() {

@@ -1,10 +1,15 @@
 //! System calls that the tests make, as safe functions. Every unsafe block of the crate is here.
 
 pub(crate) mod aio;
+pub(crate) mod board;
+pub(crate) mod field;
 pub(crate) mod io;
+pub(crate) mod memfd;
 pub(crate) mod memory;
 pub(crate) mod process;
+pub(crate) mod task;
 pub(crate) mod uring;
+pub(crate) mod userfault;
 
 use std::io::Error;
 

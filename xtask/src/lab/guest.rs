@@ -49,6 +49,18 @@ pub(crate) enum Output {
     Capture,
 }
 
+/// The processor's model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Cpu {
+    /// All that the emulator can do, without the fast string moves that every processor of today says
+    /// it has: the emulator runs them byte by byte, and the kernel copies and clears pages by
+    /// words then, as fast as the emulator can.
+    #[default]
+    ByWords,
+    /// All that the emulator can do.
+    Max,
+}
+
 /// How often the machine is booted when the emulator fails.
 const BOOTS: u32 = 3;
 
@@ -59,6 +71,8 @@ pub(crate) struct Guest {
     pub(crate) memory_mib: u64,
     /// Processors.
     pub(crate) cpus: u32,
+    /// Their model.
+    pub(crate) cpu: Cpu,
     /// Soft-reserved ranges of guest physical addresses.
     pub(crate) spm: Vec<Range>,
     /// A second NUMA node, without processors: all RAM from the first soft-reserved range upwards
@@ -89,6 +103,7 @@ impl Default for Guest {
         Self {
             memory_mib: 4096,
             cpus: 2,
+            cpu: Cpu::default(),
             spm: vec![
                 Range {
                     start: 0x1_4000_0000,
@@ -165,7 +180,8 @@ impl Guest {
             shared: self.shared.as_deref(),
         };
         let command_line = machine::kernel_command_line(&memory, &self.append);
-        let arguments = machine::qemu_arguments(&memory, self.cpus, &files, &command_line);
+        let arguments =
+            machine::qemu_arguments(&memory, self.cpus, self.cpu, &files, &command_line);
 
         let (stdout, guest_stdout) = UnixStream::pair().context("cannot make a socket")?;
         let (stderr, guest_stderr) = UnixStream::pair().context("cannot make a socket")?;

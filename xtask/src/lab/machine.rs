@@ -4,7 +4,7 @@ use std::{ffi::OsString, path::Path};
 
 use anyhow::{Result, bail};
 
-use super::range::Range;
+use super::{guest::Cpu, range::Range};
 
 const GIB: u64 = 1 << 30;
 
@@ -109,14 +109,17 @@ pub(super) struct Files<'a> {
 pub(super) fn qemu_arguments(
     memory: &Memory,
     cpus: u32,
+    cpu: Cpu,
     files: &Files<'_>,
     command_line: &str,
 ) -> Vec<OsString> {
     let mut arguments = Vec::new();
     let mut add = |words: &str| arguments.extend(words.split_whitespace().map(OsString::from));
-    // Without erms and fsrm the kernel copies and clears pages by words: the emulator runs `rep movsb`
-    // and `rep stosb` byte by byte.
-    add("-no-user-config -nodefaults -display none -no-reboot -machine q35 -cpu max,-erms,-fsrm");
+    add("-no-user-config -nodefaults -display none -no-reboot -machine q35");
+    add(match cpu {
+        Cpu::ByWords => "-cpu max,-erms,-fsrm",
+        Cpu::Max => "-cpu max",
+    });
     // Never KVM, even where there is a /dev/kvm: inside another virtual machine it may exist and
     // still run no kernel, and a test must be the same machine everywhere.
     add("-accel tcg,thread=multi,tb-size=512");

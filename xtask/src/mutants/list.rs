@@ -38,6 +38,45 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: true,
     },
     Mutant {
+        name: "reverse_mapping_is_not_kept",
+        guards: "an exit while an eviction has the pages",
+        changes: &[(
+            "kernel/sys/src/batch.rs",
+            "Collected::Frames { _spaces: spaces }",
+            "Collected::Frames { _spaces: { drop(spaces); HeldSpaces::new() } }",
+        )],
+        test: Test::Guest {
+            stage: "hooks",
+            name: "an_exit_while_an_eviction_has_the_pages",
+        },
+        is_in_ci: true,
+    },
+    Mutant {
+        name: "a_lock_not_taken_is_given_back",
+        guards: "an eviction from a process that changes its mappings",
+        changes: &[(
+            "kernel/sys/src/rmap.rs",
+            "is_locked.then(|| Self { mm })",
+            "is_locked.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "with_a_process_that_changes_its_mappings",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "gate_before_the_address_space",
+        guards: "a stuck process keeps no device from being detached",
+        changes: &[(
+            "kernel/core/src/query.rs",
+            "let mut space = self.space.lock()?;\n        let table = self.gate.read();",
+            "let table = self.gate.read();\n        let mut space = self.space.lock()?;",
+        )],
+        test: driver_test("query_refuses_what_the_header_says"),
+        is_in_ci: true,
+    },
+    Mutant {
         name: "ksm_after_collecting",
         guards: "a page merged by KSM meanwhile",
         changes: &[(
@@ -404,11 +443,22 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "C7: one eviction at a time",
         changes: &[(
             "kernel/core/src/ledger.rs",
-            "(!was_evicting).then_some(",
+            "(!was_evicting).then(|| ",
             "Some(was_evicting).map(|_was| ",
         )],
         test: driver_test("while_it_drains_others_are_told_so"),
-        is_in_ci: false,
+        is_in_ci: true,
+    },
+    Mutant {
+        name: "a_refused_eviction_ends_the_other",
+        guards: "C7: one eviction at a time, also after a refusal",
+        changes: &[(
+            "kernel/core/src/ledger.rs",
+            "(!was_evicting).then(|| EvictionGuard",
+            "(!was_evicting).then_some(EvictionGuard",
+        )],
+        test: driver_test("while_it_drains_others_are_told_so"),
+        is_in_ci: true,
     },
     Mutant {
         name: "state_is_not_restored",
@@ -519,8 +569,36 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
+        name: "gone_process_loses_a_reference",
+        guards: "a process that is gone is asked for more than once",
+        changes: &[(
+            "kernel/sys/src/process.rs",
+            "is_used.then(|| Self { mm })",
+            "is_used.then_some(Self { mm })",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "bad_input::process_files",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "few_swapped_pages_are_holes",
+        guards: "C6: a few swapped pages",
+        changes: &[(
+            "kernel/sys/helpers/vma.c",
+            "get_mm_counter(mm, MM_SWAPENTS) || get_mm_counter_sum(mm, MM_SWAPENTS)",
+            "get_mm_counter(mm, MM_SWAPENTS)",
+        )],
+        test: Test::Guest {
+            stage: "guest",
+            name: "reasons::a_few_swapped_pages_are_told_from_holes",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
         name: "mirror_that_remembers",
-        guards: "I13: entries are forgotten before the kernel takes the page",
+        guards: "I15: entries are forgotten before the kernel takes the page",
         changes: &[(
             "kernel/sys/src/mirror.rs",
             "    table.forget(start, end);\n",
@@ -534,7 +612,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     },
     Mutant {
         name: "mirror_that_writes_shared_pages",
-        guards: "I13: the device may write only what the process may",
+        guards: "I15: the device may write only what the process may",
         changes: &[(
             "kernel/sys/src/mirror.rs",
             "if entry.is_writable() { WRITABLE } else { 0 }",

@@ -1,6 +1,6 @@
 //! `cohmem attach`: a soft-reserved range becomes a device.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 use cohmem::{
@@ -9,6 +9,9 @@ use cohmem::{
 };
 use serde::Serialize;
 
+mod wanted;
+
+use self::wanted::Wanted;
 use crate::{
     duration,
     exit::{CliError, Exit, Result, warn},
@@ -29,6 +32,10 @@ pub(crate) struct Attach {
     /// Attach every range that is free, each as a device of its own.
     #[arg(long, conflicts_with = "source")]
     all: bool,
+    /// Attach what the lines of FILE name: a SOURCE as above or `all`, followed by `altmap` if the
+    /// memory map is to be on the device; # starts a comment. Lines that fail are left out.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["source", "all", "altmap"])]
+    file: Option<PathBuf>,
     /// Keep the memory map (64 bytes a 4 KiB frame) on the device itself.
     #[arg(long)]
     altmap: bool,
@@ -56,20 +63,28 @@ struct TakenRow {
 
 impl Attach {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
-        let control = Control::open()?;
-        let sources = match &self.source {
-            Some(source) => vec![source.clone()],
-            None if self.all => dax::free()?.into_iter().map(Source::Range).collect(),
-            None => vec![Source::Range(dax::only_candidate()?)],
+        let lines = match &self.file {
+            Some(path) => Some(wanted::read(path)?),
+            None => None,
         };
+        // A machine whose file names nothing need not have the module.
+        if lines.as_ref().is_some_and(Vec::is_empty) {
+            return self.nothing(out);
+        }
+        let control = Control::open()?;
+        let wanted = match lines {
+            Some(lines) => wanted::expand(lines)?,
+            None => self.wanted()?,
+        };
+        let is_lenient = self.all || self.file.is_some();
         let interrupt = Interrupt::install()?;
         let mut rows = Vec::new();
         let mut exit = Exit::Done;
-        for source in &sources {
-            match self.attach(&control, source) {
+        for one in &wanted {
+            match self.attach(&control, one) {
                 Ok((taken, attached)) => rows.push(tell(out, &taken, attached)?),
-                Err(error) if self.all => {
-                    warn("one range is left out", &error);
+                Err(error) if is_lenient => {
+                    warn(&format!("{one} is left out"), &error);
                     exit = Exit::Partly;
                 }
                 Err(error) => return Err(error),
@@ -81,13 +96,34 @@ impl Attach {
         }
         if out.is_json() {
             out.json(&rows)?;
-        } else if sources.is_empty() {
+        } else if wanted.is_empty() {
             out.line("no soft-reserved range is free")?;
         }
         Ok(if rows.is_empty() { Exit::Partly } else { exit })
     }
 
-    fn attach(&self, control: &Control, source: &Source) -> Result<(TakeOver, Attached)> {
+    fn wanted(&self) -> Result<Vec<Wanted>> {
+        let sources = match &self.source {
+            Some(source) => vec![source.clone()],
+            None if self.all => dax::free()?.into_iter().map(Source::Range).collect(),
+            None => vec![Source::Range(dax::only_candidate()?)],
+        };
+        let altmap = self.altmap;
+        let wanted = sources.into_iter().map(|source| Wanted { source, altmap });
+        Ok(wanted.collect())
+    }
+
+    fn nothing(&self, out: &mut Output) -> Result<Exit> {
+        if out.is_json() {
+            out.json::<Row>(&[])?;
+        } else if let Some(path) = &self.file {
+            out.line(&format!("{} names nothing to attach", path.display()))?;
+        }
+        Ok(Exit::Done)
+    }
+
+    fn attach(&self, control: &Control, wanted: &Wanted) -> Result<(TakeOver, Attached)> {
+        let source = &wanted.source;
         let spinner = progress::spinner("taking the range over".to_owned());
         let taken = with_time_limit(self.timeout, || dax::take_over(source))?;
         let taken = match taken {
@@ -106,7 +142,7 @@ impl Attach {
         let attached = match control.attach(
             taken.range(),
             AttachOptions {
-                altmap: self.altmap,
+                altmap: wanted.altmap,
             },
         ) {
             Ok(attached) => attached,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use cohmem::{ByteCount, Control, DetachOutcome, dax::TakeOver};
+use cohmem::{ByteCount, Control, DetachOutcome, dax::TakeOver, discover};
 
 use crate::{
     cmd::device_number,
@@ -21,8 +21,11 @@ use crate::{
 #[derive(Args, Debug)]
 pub(crate) struct Detach {
     /// cohmemN or N.
-    #[arg(value_parser = device_number)]
-    device: u32,
+    #[arg(value_parser = device_number, required_unless_present = "all")]
+    device: Option<u32>,
+    /// Detach every device.
+    #[arg(long, conflicts_with = "device")]
+    all: bool,
     /// Time limit, with ms, s, m or h; 0 is one try.
     #[arg(long, default_value = "30s", value_parser = duration::parse, value_name = "TIME")]
     timeout: Duration,
@@ -30,19 +33,57 @@ pub(crate) struct Detach {
 
 impl Detach {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
+        let devices: Vec<u32> = match self.device {
+            Some(device) => vec![device],
+            None => discover()?.iter().map(|device| device.number).collect(),
+        };
+        if devices.is_empty() && !out.is_json() {
+            out.line("no device is attached")?;
+        }
+        let mut rows = Vec::new();
+        let mut exit = Exit::Done;
+        for device in devices {
+            let (outcome, how) = match (Leaving { device }).detach(self.timeout, out) {
+                Ok(done) => done,
+                Err(error) if self.all => {
+                    warn(&format!("cohmem{device} stays attached"), &error);
+                    exit = Exit::Partly;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            rows.push(OutcomeRow::new("cohmem.detach/1", device, &outcome));
+            if how != Exit::Done {
+                exit = how;
+            }
+        }
+        if out.is_json() {
+            out.json(&rows)?;
+        }
+        Ok(exit)
+    }
+}
+
+/// A device on its way out.
+struct Leaving {
+    device: u32,
+}
+
+impl Leaving {
+    fn detach(&self, timeout: Duration, out: &mut Output) -> Result<(DetachOutcome, Exit)> {
         let control = Control::open()?;
         let spinner = progress::spinner(format!("detaching cohmem{}", self.device));
-        let outcome = control.detach(self.device, self.timeout)?;
+        let outcome = control.detach(self.device, timeout)?;
         spinner.finish_and_clear();
-        if out.is_json() {
-            out.json(&[OutcomeRow::new("cohmem.detach/1", self.device, &outcome)])?;
-        } else {
+        if !out.is_json() {
             self.tell(out, &outcome)?;
         }
-        if !outcome.is_done() {
-            return Ok(Exit::Partly);
-        }
-        self.give_back(out, &outcome)
+        let exit = if outcome.is_done() {
+            self.give_back(out, &outcome)?
+        } else {
+            Exit::Partly
+        };
+        Ok((outcome, exit))
     }
 
     fn tell(&self, out: &mut Output, outcome: &DetachOutcome) -> Result<()> {

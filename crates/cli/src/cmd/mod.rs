@@ -1,10 +1,12 @@
 //! The subcommands.
 
 pub(crate) mod attach;
+pub(crate) mod completions;
 pub(crate) mod detach;
 pub(crate) mod doctor;
 pub(crate) mod evict;
 pub(crate) mod list;
+pub(crate) mod man;
 pub(crate) mod migrate;
 pub(crate) mod run;
 

@@ -35,8 +35,8 @@ use crate::{
 };
 
 /// What keeps soft-reserved memory from becoming System RAM for good.
-pub const ADVICE: &str = "put `blacklist kmem` into /etc/modprobe.d/cohmem.conf (the tree's packaging/modprobe.d \
-    has that file), run update-initramfs -u, and reboot";
+pub const ADVICE: &str = "put `blacklist kmem` into /etc/modprobe.d/cohmem.conf (the package cohmem \
+    brings that file), run update-initramfs -u, and reboot";
 
 /// What to attach.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -96,8 +96,9 @@ impl Chunk<FakeHost> for FakeChunk {
         let pfns: Vec<u64> = run.iter().map(|frame| self.pfn_of(frame)).collect();
         let mut world = self.host.world();
         let entries = pfns.into_iter().map(|pfn| {
-            let is_hit = world.page(pfn).refs() > 0 && self.host.hit(Fallible::CollectPage);
-            if !is_hit && world.isolate(pfn, 1) {
+            let is_mapped = world.page(pfn).maps() > 0;
+            let is_hit = is_mapped && self.host.hit(Fallible::CollectPage);
+            if is_mapped && !is_hit && world.isolate(pfn, 1) {
                 What::Page(pfn)
             } else {
                 What::Skipped

@@ -11,7 +11,7 @@ use cohmem_kcore::{
 use super::{
     FakeHost, Fallible, Home, Kind, Moment, PAGE, Pid, VmaSpec,
     batch::{FakeBatch, What},
-    held::{assert_no_batch, change, held},
+    held::{assert_no_batch, assert_no_lock, change},
     host::FakeArrays,
     process::Entry,
     world::World,
@@ -49,7 +49,7 @@ impl AddressSpace<FakeHost> for FakeSpace {
 
     fn lock(&self) -> Result<FakeLocked<'_>, Errno> {
         assert_no_batch("locking an address space");
-        assert_eq!(held().spaces, 0, "locking two address spaces");
+        assert_no_lock("waiting for an address space");
         if self.host.hit(Fallible::LockSpace) {
             return Err(Errno::EINTR);
         }

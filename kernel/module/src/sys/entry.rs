@@ -11,7 +11,7 @@ use core::{
 };
 
 use cohmem_kcore::{Driver, Errno};
-use cohmem_ksys::{memory::KernelBox, process};
+use cohmem_ksys::{copy, memory::KernelBox, process};
 
 use super::{
     chardev::{Nodes, Registration},
@@ -66,6 +66,7 @@ pub(super) fn with_driver<R>(use_fn: impl FnOnce(&Driver<Kernel>) -> R) -> Optio
 }
 
 fn init() -> Result<(), Errno> {
+    copy::learn();
     process::learn_proc_files();
     let registration = Registration::new()?;
     let driver = PublishedDriver::new()?;

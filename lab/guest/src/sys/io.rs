@@ -62,9 +62,16 @@ impl PagePipe {
             iov_base: memory.page_word(index).as_ptr().cast(),
             iov_len: super::memory::PAGE,
         };
-        // SAFETY: the vector names one page of mapped memory; the kernel takes a reference to it.
+        let moved = self.hold_vector(vector).expect("vmsplice");
+        assert_eq!(moved, 4096, "bytes in the pipe");
+    }
+
+    /// Puts what a vector names into the pipe, by reference; returns the bytes.
+    pub(crate) fn hold_vector(&self, vector: libc::iovec) -> Result<i64, Error> {
+        // SAFETY: one vector that outlives the call; the kernel checks what it names, and takes
+        // references to it.
         let moved = unsafe { libc::vmsplice(self.write.as_raw_fd(), &raw const vector, 1, 0) };
-        assert_eq!(moved, 4096, "vmsplice: {}", Error::last_os_error());
+        check(i64::try_from(moved).expect("fits"))
     }
 
     /// Reads one page out of the pipe, which lets go of it; returns its first word.

@@ -72,6 +72,15 @@ impl Memory {
         Self::map(len, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
     }
 
+    /// Private memory in pages of hugetlbfs, of which the machine must have set some aside.
+    pub(crate) fn hugetlb(len: usize) -> Self {
+        Self::map(
+            len,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB,
+            -1,
+        )
+    }
+
     /// A private mapping of a file.
     pub(crate) fn file(file: &File, len: usize) -> Self {
         Self::map(len, libc::MAP_PRIVATE, file.as_raw_fd())

@@ -26,11 +26,15 @@ impl Ring {
 
     /// Pins all of `memory` until the ring is dropped.
     pub(crate) fn pin(&self, memory: &Memory) -> Result<(), Error> {
-        let vector = libc::iovec {
+        self.pin_vector(libc::iovec {
             iov_base: memory.page_word(0).as_ptr().cast(),
             iov_len: memory.len(),
-        };
-        // SAFETY: one vector that names mapped memory and outlives the call.
+        })
+    }
+
+    /// Pins what a vector names until the ring is dropped.
+    pub(crate) fn pin_vector(&self, vector: libc::iovec) -> Result<(), Error> {
+        // SAFETY: one vector that outlives the call; the kernel checks what it names.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_register,

@@ -20,7 +20,6 @@ pub(super) fn checks(machine: &Machine) -> Vec<Check> {
     if let Some(config) = &config {
         checks.push(private(config));
     }
-    checks.push(lockdown(machine));
     checks.extend(init_on_alloc(machine, config.as_deref()));
     checks
 }
@@ -87,27 +86,6 @@ fn private(config: &str) -> Check {
             "private",
             "without CONFIG_DEVICE_PRIVATE: coherent memory only",
         ),
-    }
-}
-
-fn lockdown(machine: &Machine) -> Check {
-    let Some(modes) = machine.read("/sys/kernel/security/lockdown") else {
-        return Check::ok("lockdown", "not in use");
-    };
-    let active = modes
-        .split('[')
-        .nth(1)
-        .and_then(|rest| rest.split(']').next())
-        .unwrap_or("none");
-    if active == "none" {
-        return Check::ok("lockdown", "none: modules need no signature");
-    }
-    let says = format!("{active}: the kernel loads only modules with a signature that it trusts");
-    let fix = "sign cohmem.ko and enrol the key (mokutil --import), or turn secure boot off";
-    // A loaded module has passed.
-    match machine.exists("/sys/class/cohmem") {
-        true => Check::ok("lockdown", says),
-        false => Check::warn("lockdown", says).fix(fix),
     }
 }
 

@@ -25,6 +25,10 @@ impl Machine {
         Some(fs::read_to_string(self.path(path)).ok()?.trim().to_owned())
     }
 
+    pub(super) fn read_bytes(&self, path: &str) -> Option<Vec<u8>> {
+        fs::read(self.path(path)).ok()
+    }
+
     pub(super) fn exists(&self, path: &str) -> bool {
         self.path(path).exists()
     }

@@ -1,9 +1,11 @@
 //! `cohmem doctor`: what this machine can do, and what is in the way.
 
+mod backends;
 mod driver;
 mod kernel;
 mod machine;
 mod memory;
+mod signature;
 
 use clap::Args;
 use serde::Serialize;
@@ -16,7 +18,8 @@ use crate::{
 
 /// Check what this machine can do, and what is in the way.
 ///
-/// Exit status 3 when the driver cannot be used here and now. Run it as root to see all.
+/// First which backend a program would get, the engine's levels and the numa backend; then what
+/// the driver needs, which is the kernel, the module, and memory that the firmware reserves. Exit status 3 when the driver cannot be used here and now. Run it as root to see all.
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {}
 
@@ -71,8 +74,9 @@ impl Check {
 impl Doctor {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
         let machine = Machine::new("/");
-        let mut checks = Vec::new();
+        let mut checks = backends::checks(&machine);
         checks.extend(kernel::checks(&machine));
+        checks.extend(signature::checks(&machine));
         checks.extend(driver::checks(&machine));
         checks.extend(memory::checks(&machine));
         if out.is_json() {

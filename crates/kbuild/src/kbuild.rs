@@ -37,7 +37,7 @@ pub(super) fn build(
         .file(&source.join("Kbuild"))?
         .directory(&source.join("helpers"))?
         .directory(&shared)?
-        .file(&tree.root.join("include/uapi/linux/cohmem.h"))?
+        .file(&tree.header())?
         .file(object)?;
     step::run(&module, &key, || {
         copy_sources(&source, &shared, object, &directory)?;
@@ -75,9 +75,13 @@ fn copy_sources(source: &Path, shared: &Path, object: &Path, directory: &Path) -
     Ok(())
 }
 
+/// Said of any other release of the compiler that the kernel was built with, as after an update of it.
+const OTHER_COMPILER: &str = "the compiler differs from the one used to build the kernel";
+
 fn warnings(text: &str) -> Vec<&str> {
     text.lines()
         .filter(|line| line.to_ascii_lowercase().contains("warning"))
+        .filter(|line| !line.contains(OTHER_COMPILER))
         .collect()
 }
 
@@ -90,5 +94,12 @@ mod tests {
         let text = "  CC [M]  helpers/mm.o\nhelpers/mm.c:3:1: warning: unused\n  LD [M]  cohmem.ko\n\
                     cohmem.o: warning: objtool: x+0x3: 'naked' return\nWARNING: modpost: missing X\n";
         assert_eq!(warnings(text).len(), 3);
+    }
+
+    #[test]
+    fn an_updated_compiler_is_no_complaint() {
+        let text = "warning: the compiler differs from the one used to build the kernel\n\
+                      The kernel was built by: gcc-12 (Debian 12.2.0-14+deb12u1) 12.2.0\n";
+        assert!(warnings(text).is_empty());
     }
 }

@@ -1,7 +1,4 @@
 //! The Rust half of the module: `core`, our crates, one relocatable object.
-//!
-//! Debian's own rustc is called by its path: it is the one whose version matches the installed source
-//! of `core`, which no toolchain of rustup's offers for kernel flags.
 
 use std::{
     fs,
@@ -12,17 +9,16 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    Tree, Variant,
+    Toolchain, Tree, Variant,
     kernel::Kernel,
     step::{self, Key, output_of},
 };
 
-const RUSTC: &str = "/usr/bin/rustc";
 const EDITION: &str = "--edition=2024";
 
 /// The crates of the tree that modules are made of, each before those that use it. The bindings are
 /// generated, the module's own crate is the last.
-const CRATES: [(&str, &str); 4] = [
+pub(super) const CRATES: [(&str, &str); 4] = [
     ("cohmem_frames", "crates/frames/src"),
     ("cohmem_uapi", "crates/uapi/src"),
     ("cohmem_kcore", "kernel/core/src"),
@@ -56,34 +52,32 @@ const BUILTINS: &str = "\
 
 /// rustc with the kernel's flags, and a `core` compiled by it.
 pub(super) struct Compiler {
+    toolchain: Toolchain,
     flags: Vec<String>,
     core: PathBuf,
-    version: String,
 }
 
 impl Compiler {
     /// Compiles `core`, unless it is cached.
-    pub(super) fn new(kernel: &Kernel, tree: &Tree) -> Result<Self> {
-        let version = output_of(Command::new(RUSTC).arg("-vV"))?;
-        let sysroot = output_of(Command::new(RUSTC).args(["--print", "sysroot"]))?;
-        let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
+    pub(super) fn new(kernel: &Kernel, tree: &Tree, toolchain: &Toolchain) -> Result<Self> {
+        let library = &toolchain.library;
         let source = library.join("core/src/lib.rs");
         let mut flags = flags(kernel);
         // Panic locations don't depend on where sources lie.
         flags.push(format!("--remap-path-prefix={}=/rust", library.display()));
         let key = Key::new("core")
-            .text(&version)
+            .text(&toolchain.version)
             .texts(&flags)
             .metadata(&source)?;
         let core = tree.out.join(format!("core-{}", key.finish()));
         let mut compiler = Self {
+            toolchain: toolchain.clone(),
             flags,
             core,
-            version,
         };
         let output = compiler.core.join("libcore.rlib");
         step::run(&output, &key, || {
-            eprintln!("xtask: compiling core for the kernel (once, about 30 s)");
+            eprintln!("compiling core for the kernel (once, about 30 s)");
             let mut command = compiler.rustc();
             command.args([
                 "--crate-type",
@@ -121,7 +115,7 @@ impl Compiler {
     }
 
     fn rustc(&self) -> Command {
-        let mut command = Command::new(RUSTC);
+        let mut command = Command::new(&self.toolchain.rustc);
         command
             .env("RUSTC_BOOTSTRAP", "1")
             .args(&self.flags)
@@ -141,7 +135,9 @@ impl Compiler {
     }
 
     fn key(&self, name: &str) -> Key {
-        Key::new(name).text(&self.version).texts(&self.flags)
+        Key::new(name)
+            .text(&self.toolchain.version)
+            .texts(&self.flags)
     }
 }
 
