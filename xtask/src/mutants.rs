@@ -17,6 +17,7 @@ use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
 mod list;
+mod see;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
 const HOST_LIMIT: &str = "300";
@@ -49,8 +50,8 @@ struct Mutant {
 
 /// A test that must fail.
 enum Test {
-    /// A host test of a package: test target (`lib` for the tests inside the library), and a part of the
-    /// test's name.
+    /// A host test of a package: test target (`lib` for the tests inside the library, `bin` for those
+    /// inside the program), and a part of the test's name.
     Host {
         package: &'static str,
         target: &'static str,
@@ -88,13 +89,17 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    list::MUTANTS.iter().chain(engine::MUTANTS)
+    list::MUTANTS
+        .iter()
+        .chain(engine::MUTANTS)
+        .chain(see::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.
 fn target_arguments(target: &str) -> Vec<&str> {
     match target {
         "lib" => vec!["--lib"],
+        "bin" => vec!["--bins"],
         target => vec!["--test", target],
     }
 }

@@ -1,6 +1,6 @@
 //! Exit status and error messages.
 
-use std::{error, fmt, io, path::PathBuf, process::ExitCode};
+use std::{error, fmt, io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use cohmem::ErrorKind;
 
@@ -44,6 +44,25 @@ pub(crate) enum CliError {
         source: io::Error,
     },
     Signals(io::Error),
+    /// A file that was asked for could not be written.
+    File {
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// A picture could not be drawn.
+    Picture {
+        path: PathBuf,
+        text: String,
+    },
+    /// Nobody can be served at an address.
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    /// What needs a terminal has none.
+    NoTerminal,
+    /// The process had no memory to look at.
+    NothingRecorded,
     NoDevices,
     SeveralDevices {
         numbers: Vec<u32>,
@@ -77,10 +96,17 @@ impl CliError {
                     126
                 })
             }
-            Self::Output(_) | Self::Json(_) | Self::Signals(_) => ExitCode::from(1),
-            Self::SeveralDevices { .. } | Self::Read { .. } | Self::Line { .. } => {
-                ExitCode::from(2)
-            }
+            Self::Output(_)
+            | Self::Json(_)
+            | Self::Signals(_)
+            | Self::File { .. }
+            | Self::Listen { .. }
+            | Self::Picture { .. }
+            | Self::NothingRecorded => ExitCode::from(1),
+            Self::SeveralDevices { .. }
+            | Self::NoTerminal
+            | Self::Read { .. }
+            | Self::Line { .. } => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -108,6 +134,13 @@ impl fmt::Display for CliError {
             Self::Json(_) => f.write_str("cannot write JSON"),
             Self::Start { program, .. } => write!(f, "cannot start {program:?}"),
             Self::Signals(_) => f.write_str("cannot receive signals"),
+            Self::File { path, .. } => write!(f, "cannot write {}", path.display()),
+            Self::Picture { path, text } => write!(f, "cannot draw {}: {text}", path.display()),
+            Self::Listen { address, .. } => write!(f, "cannot serve at {address}"),
+            Self::NoTerminal => {
+                f.write_str("the standard output is no terminal; --once and --json need none")
+            }
+            Self::NothingRecorded => f.write_str("the process has no memory to look at"),
             Self::NoDevices => f.write_str("no device is attached; `cohmem attach` attaches one"),
             Self::SeveralDevices { numbers } => {
                 write!(
@@ -132,9 +165,16 @@ impl error::Error for CliError {
             Self::Output(source)
             | Self::Start { source, .. }
             | Self::Signals(source)
+            | Self::File { source, .. }
+            | Self::Listen { source, .. }
             | Self::Read { source, .. } => Some(source),
             Self::Json(source) => Some(source),
-            Self::NoDevices | Self::SeveralDevices { .. } | Self::Line { .. } => None,
+            Self::Picture { .. }
+            | Self::NothingRecorded
+            | Self::NoTerminal
+            | Self::NoDevices
+            | Self::SeveralDevices { .. }
+            | Self::Line { .. } => None,
         }
     }
 }

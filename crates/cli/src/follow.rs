@@ -11,10 +11,11 @@ use std::{
 };
 
 use cohmem::{
-    AddrRange, Device, Direction, ErrorKind, MigrateOptions, Process, ReasonCounts, Target, Tier,
+    AddrRange, ByteCount, Device, Direction, ErrorKind, MigrateOptions, Process, ReasonCounts,
+    Target, Tier, memory_limits,
 };
 
-use crate::cmd::migrate::movable_ranges;
+use crate::{cmd::migrate::movable_ranges, exit::warn, limits};
 
 /// Rounds after which a mapping whose pages stay is tried again, at most.
 const LONGEST_REST: u32 = 40;
@@ -32,6 +33,8 @@ pub(crate) struct Tally {
     pub(crate) unseen: HashSet<u32>,
     /// Rounds.
     pub(crate) rounds: u64,
+    /// A memory limit was warned about: once is enough.
+    has_warned: bool,
 }
 
 /// One mapping at the last look.
@@ -82,6 +85,7 @@ impl Follower {
         for pid in gone {
             self.forget(pid);
         }
+        self.watch_limits();
         for pid in pids {
             match self.look_at(pid) {
                 Ok(()) => {}
@@ -93,9 +97,37 @@ impl Follower {
                 Err(error) => return Err(error),
             }
         }
-        let here = self.followed.values().flat_map(|one| one.mappings.values());
-        self.tally.peak = self.tally.peak.max(here.map(|seen| seen.here).sum());
+        self.tally.peak = self.tally.peak.max(self.nr_here());
         Ok(())
+    }
+
+    fn nr_here(&self) -> u64 {
+        let here = self.followed.values().flat_map(|one| one.mappings.values());
+        here.map(|seen| seen.here).sum()
+    }
+
+    /// Warns when so little is left under a memory limit that a round may be too much for it.
+    fn watch_limits(&mut self) {
+        if self.tally.has_warned || self.followed.is_empty() {
+            return;
+        }
+        let found = Process::open(std::process::id()).and_then(|own| memory_limits(&own));
+        let found = match found {
+            Ok(found) if found.is_empty() => return,
+            Ok(found) => found,
+            Err(error) => {
+                warn("the memory limit is not known", &error);
+                self.tally.has_warned = true;
+                return;
+            }
+        };
+        // Without an answer the round itself fails, and says why.
+        let free = self.device.query_free().unwrap_or_default().frames();
+        let on_device = ByteCount::of_frames(self.nr_here() + free);
+        if let Some(tight) = limits::tightest(&found, on_device, ByteCount::default()) {
+            eprintln!("cohmem run: warning: {}", tight.text());
+            self.tally.has_warned = true;
+        }
     }
 
     /// Counts what is still followed, at the end.

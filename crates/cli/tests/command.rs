@@ -139,6 +139,7 @@ fn wrong_use_names_the_value_and_its_limit() {
             &["migrate", "--pid", "x", "--to", "system"],
             "invalid digit",
         ),
+        (&["top"], "the standard output is no terminal"),
         (&["frobnicate"], "frobnicate"),
         (&[], "Usage"),
     ] {
@@ -233,7 +234,7 @@ fn the_help_names_every_command() {
     let output = cohmem(&["--help"]);
     let help = text(&output.stdout);
     for command in [
-        "list", "attach", "detach", "migrate", "evict", "run", "doctor",
+        "list", "attach", "detach", "migrate", "evict", "run", "map", "top", "metrics", "doctor",
     ] {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }
@@ -260,7 +261,9 @@ fn text_below(directory: &Path) -> String {
 fn every_schema_is_named_once() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cmd");
     let sources = text_below(&directory);
-    for command in ["list", "attach", "detach", "evict", "migrate", "doctor"] {
+    for command in [
+        "list", "attach", "detach", "evict", "migrate", "map", "top", "doctor",
+    ] {
         assert!(
             sources.contains(&format!("\"cohmem.{command}/1\"")),
             "{command}"

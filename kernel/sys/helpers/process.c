@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* `current` is a macro; references to address spaces and user copies are inline. */
+#include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>

@@ -140,6 +140,8 @@ unsafe impl Sync for Mirror {}
 
 static OPERATIONS: bindings::mmu_interval_notifier_ops = bindings::mmu_interval_notifier_ops {
     invalidate: Some(invalidate),
+    // SAFETY: null pointers: no callback of those that newer kernels have besides.
+    ..unsafe { MaybeUninit::zeroed().assume_init() }
 };
 
 impl Mirror {

@@ -63,6 +63,7 @@ impl Page {
             is_in_swapcache: facts.is_in_swapcache,
             is_pinned: facts.is_pinned,
             is_poisoned: facts.is_poisoned,
+            is_shared: facts.is_shared,
             refs: u32::try_from(facts.refs).unwrap_or(0),
             maps: u32::try_from(facts.maps).unwrap_or(0),
         }

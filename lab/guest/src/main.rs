@@ -22,6 +22,7 @@ mod lifecycle;
 mod module;
 mod poison;
 mod reasons;
+mod see;
 mod sys;
 
 /// A test: its name and what it runs.
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("isolation", isolation::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
+        ("see", see::TESTS),
         ("module", module::TESTS),
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::Args;
-use cohmem::{ByteCount, Device, discover};
+use cohmem::{ByteCount, Device, Process, discover};
 use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process, set_child_subreaper, wait,
 };
@@ -24,6 +24,7 @@ use crate::{
     duration,
     exit::{CliError, Exit, Result, warn},
     follow::{Follower, Tally},
+    limits::{self, OTHER_TOOLS},
     output::Output,
 };
 
@@ -32,6 +33,7 @@ use crate::{
 /// Its children are followed, too. The exit status is the program's: 128 and the signal's number
 /// when a signal ended it, 127 or 126 when it could not be started.
 #[derive(Args, Debug)]
+#[command(after_long_help = OTHER_TOOLS)]
 pub(crate) struct Run {
     /// cohmemN or N; the only one that is attached by default.
     #[arg(long, value_parser = device_number)]
@@ -60,6 +62,9 @@ impl Run {
         set_child_subreaper(Some(getpid())).map_err(|errno| CliError::Signals(errno.into()))?;
         // Before the start, so that no signal is lost.
         let events = receive_signals().map_err(CliError::Signals)?;
+        // The program begins in the same control group, and may fill the device.
+        let own = Process::open(std::process::id())?;
+        limits::warn_before(&own, ByteCount::default(), device.query_free()?);
         let child = self.start()?;
         let mut follower = Follower::new(device);
         let (status, longest_gap) = follow(&mut follower, &child, &events, self.interval);
