@@ -196,10 +196,10 @@ impl Mutant {
                 (build, test)
             }
             Test::Guest { stage, name } => {
-                let build = if stage == "hooks" {
-                    vec!["kmod", "--hooks"]
-                } else {
-                    vec!["kmod"]
+                let build = match stage {
+                    "hooks" => vec!["kmod", "--hooks"],
+                    "dmirror" => vec!["kmod", "--dmirror"],
+                    _ => vec!["kmod"],
                 };
                 (build, vec!["test", stage, "--filter", name])
             }

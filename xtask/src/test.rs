@@ -61,7 +61,7 @@ enum Stage {
     Poison,
     /// Races that the test build of the module forces open
     Hooks,
-    /// The test device, where the kernel's own tests do not look
+    /// The test device, where the kernel's own tests do not look, and the example of a driver
     Dmirror,
     /// The kernel's own tests of device memory, on the test device
     Selftest,
@@ -307,15 +307,16 @@ fn guest_tests(
         "--package",
         "cohmem-cli",
     ])?;
-    let mut load = ModuleLoad::file(kmod::build_on(variant, kernel)?);
+    let mut modules = vec![ModuleLoad::file(kmod::build_on(variant, kernel)?)];
     if variant == Variant::Dmirror {
-        load.parameters = selftest::parameters(&Guest::default()).join(" ");
+        modules[0].parameters = selftest::parameters(&Guest::default()).join(" ");
+        modules.push(ModuleLoad::file(kmod::build_on(Variant::Example, kernel)?));
     }
     let program = target()?.join("debug/guest-tests");
     let mut command = vec![program.display().to_string()];
     command.extend(filter.iter().map(|&word| word.to_owned()));
     let guest = Guest {
-        modules: vec![load],
+        modules,
         command,
         kernel,
         timeout,

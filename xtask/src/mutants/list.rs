@@ -617,6 +617,48 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
+        name: "mirror_that_remembers",
+        guards: "I15: entries are forgotten before the kernel takes the page",
+        changes: &[(
+            "kernel/sys/src/mirror.rs",
+            "    table.forget(start, end);\n",
+            "    let _kept = (&mut table, start, end);\n",
+        )],
+        test: Test::Guest {
+            stage: "dmirror",
+            name: "files_of_a_process_follow_each_other",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "mirror_that_writes_shared_pages",
+        guards: "I15: the device may write only what the process may",
+        changes: &[(
+            "kernel/sys/src/mirror.rs",
+            "if entry.is_writable() { WRITABLE } else { 0 }",
+            "if entry.is_present() { WRITABLE } else { 0 }",
+        )],
+        test: Test::Guest {
+            stage: "dmirror",
+            name: "the_device_writes_what_fork_shares",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "test_device_that_keeps_its_memory",
+        guards: "the test device's memory is given up with the last file",
+        changes: &[(
+            "kernel/dmirror/src/device.rs",
+            "        if memory.nr_files == 0 {",
+            "        if false {",
+        )],
+        test: Test::Guest {
+            stage: "dmirror",
+            name: "the_last_file_gives_the_memory_up",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
         name: "empty_file_needs_the_module",
         guards: "the boot-time unit on a machine that attaches nothing",
         changes: &[(
