@@ -15,8 +15,14 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::place::{TREE_VARIABLE, repository, target};
 
+mod engine;
 mod list;
 mod see;
+
+/// Seconds that a host test may take: a mutant that hangs is noticed as well.
+const HOST_LIMIT: &str = "300";
+/// What `timeout` ends with when it ended the program.
+const TIME_LIMIT_STATUS: i32 = 124;
 
 /// Arguments of `cargo xtask mutants`.
 #[derive(clap::Args)]
@@ -83,7 +89,10 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    list::MUTANTS.iter().chain(see::MUTANTS)
+    list::MUTANTS
+        .iter()
+        .chain(engine::MUTANTS)
+        .chain(see::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.
@@ -141,8 +150,8 @@ fn check_unchanged(mutants: &[&Mutant]) -> Result<()> {
         }
         let mut test = vec!["test", "--quiet", "--package", package];
         test.extend(target_arguments(target));
-        let (passed, output) = call(&copy_tree()?, true, &test)?;
-        if !passed {
+        let (ended, output) = call(&copy_tree()?, Program::HostTest, &test)?;
+        if ended != Ended::Passed {
             bail!("without a fault, the tests of {package} fail:\n{output}");
         }
         checked.push((package, target));
@@ -186,27 +195,58 @@ impl Mutant {
             }
         };
         let is_host = matches!(self.test, Test::Host { .. });
-        let (built, output) = call(&tree, is_host, &build)?;
-        if !built {
+        let (builder, tester) = if is_host {
+            (Program::Cargo, Program::HostTest)
+        } else {
+            (Program::Own, Program::Own)
+        };
+        let (built, output) = call(&tree, builder, &build)?;
+        if built != Ended::Passed {
             bail!("it does not build:\n{output}");
         }
-        let (passed, output) = call(&tree, is_host, &test)?;
+        let (ended, output) = call(&tree, tester, &test)?;
+        let passed = ended == Ended::Passed;
         if passed && is_host && !output.contains(" 0 failed;") || output.contains("running 0 tests")
         {
             bail!("its test did not run:\n{output}");
+        }
+        if ended == Ended::TimeLimit {
+            println!("          {} was caught by time limit", self.name);
         }
         Ok(!passed)
     }
 }
 
-/// Runs cargo or this program in the copy; whether it succeeded, and what it printed.
-fn call(tree: &Path, is_host: bool, arguments: &[&str]) -> Result<(bool, String)> {
-    let program = if is_host {
-        PathBuf::from(env!("CARGO"))
-    } else {
-        std::env::current_exe()?
+/// What is run in the copy.
+#[derive(Clone, Copy)]
+enum Program {
+    Cargo,
+    /// Cargo, with a time limit.
+    HostTest,
+    /// This program.
+    Own,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Passed,
+    Failed,
+    TimeLimit,
+}
+
+/// Runs a program in the copy; how it ended, and what it printed.
+fn call(tree: &Path, program: Program, arguments: &[&str]) -> Result<(Ended, String)> {
+    let mut command = match program {
+        Program::Cargo => Command::new(env!("CARGO")),
+        Program::HostTest => {
+            let mut command = Command::new("timeout");
+            command.args([HOST_LIMIT, env!("CARGO")]);
+            command
+        }
+        Program::Own => Command::new(std::env::current_exe()?),
     };
-    let output = Command::new(program)
+    let output = command
         .args(arguments)
         .current_dir(tree)
         .env(TREE_VARIABLE, tree)
@@ -216,7 +256,12 @@ fn call(tree: &Path, is_host: bool, arguments: &[&str]) -> Result<(bool, String)
         .with_context(|| arguments.join(" "))?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
-    Ok((output.status.success(), text))
+    let ended = match output.status.code() {
+        Some(0) => Ended::Passed,
+        Some(TIME_LIMIT_STATUS) => Ended::TimeLimit,
+        _ => Ended::Failed,
+    };
+    Ok((ended, text))
 }
 
 /// A fresh copy of the files under version control; unchanged files keep their times, so that builds

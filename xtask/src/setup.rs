@@ -34,16 +34,19 @@ pub(crate) enum Group {
     Programs,
     /// To make Debian packages, and to check them and the manual.
     Package,
+    /// The kernel's source, for its own tests.
+    Source,
     /// To check what is exported to Prometheus.
     Monitoring,
 }
 
 impl Group {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Build,
         Self::Guest,
         Self::Programs,
         Self::Package,
+        Self::Source,
         Self::Monitoring,
     ];
 
@@ -77,6 +80,7 @@ impl Group {
                 // Its systemd-sysusers.
                 "systemd",
             ],
+            Self::Source => &["linux-source-6.12", "libc6-dev", "tar", "xz-utils"],
             Self::Monitoring => &["prometheus"],
         }
     }
