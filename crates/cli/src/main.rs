@@ -11,6 +11,7 @@ mod follow;
 mod interrupt;
 mod manual;
 mod output;
+mod policy;
 mod progress;
 mod stuck;
 mod tour;
