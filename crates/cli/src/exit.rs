@@ -2,7 +2,7 @@
 
 use std::{error, fmt, io, path::PathBuf, process::ExitCode};
 
-use cohmem::ErrorKind;
+use cohmem::{ByteCount, ErrorKind};
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,13 @@ pub(crate) enum CliError {
     SeveralDevices {
         numbers: Vec<u32>,
     },
+    /// Devices were named by the policy and beside it.
+    DevicesTwice,
+    /// A strict policy ended the program.
+    NoRoom {
+        is_limit: bool,
+        pages: u64,
+    },
     /// A file of the user's that cannot be read.
     Read {
         path: PathBuf,
@@ -77,10 +84,13 @@ impl CliError {
                     126
                 })
             }
-            Self::Output(_) | Self::Json(_) | Self::Signals(_) => ExitCode::from(1),
-            Self::SeveralDevices { .. } | Self::Read { .. } | Self::Line { .. } => {
-                ExitCode::from(2)
+            Self::Output(_) | Self::Json(_) | Self::Signals(_) | Self::NoRoom { .. } => {
+                ExitCode::from(1)
             }
+            Self::SeveralDevices { .. }
+            | Self::DevicesTwice
+            | Self::Read { .. }
+            | Self::Line { .. } => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -117,6 +127,19 @@ impl fmt::Display for CliError {
                 )?;
                 numbers.iter().try_for_each(|number| write!(f, " {number}"))
             }
+            Self::DevicesTwice => {
+                f.write_str("--device and devices= of the policy both name devices")
+            }
+            Self::NoRoom { is_limit, pages } => write!(
+                f,
+                "the program was ended, since {pages} pages ({}) found no room: {}",
+                ByteCount::of_frames(*pages),
+                if *is_limit {
+                    "the limit is reached"
+                } else {
+                    "no frame is free"
+                }
+            ),
             Self::Read { path, .. } => write!(f, "cannot read {}", path.display()),
             Self::Line { path, number, says } => {
                 write!(f, "{} line {number}: {says}", path.display())
@@ -134,7 +157,11 @@ impl error::Error for CliError {
             | Self::Signals(source)
             | Self::Read { source, .. } => Some(source),
             Self::Json(source) => Some(source),
-            Self::NoDevices | Self::SeveralDevices { .. } | Self::Line { .. } => None,
+            Self::NoDevices
+            | Self::SeveralDevices { .. }
+            | Self::DevicesTwice
+            | Self::NoRoom { .. }
+            | Self::Line { .. } => None,
         }
     }
 }

@@ -21,6 +21,30 @@ use cohmem::{AddrRange, ByteCount, Vma, VmaKind};
 
 use self::glob::Glob;
 
+/// The policy as the help tells it.
+pub(crate) const HELP: &str = "\
+Policy: what of the program goes to a device, in clauses with ; between them, each at most once:
+  WHICH,WHICH...    mappings for which one of these is true (default: all)
+    all             every private mapping without a file
+    heap            the heap that brk grows; large allocations are mappings of their own
+    stack           the stack of the first thread
+    size>=SIZE      such a mapping of at least SIZE
+    name=GLOB       one by its name in /proc/PID/maps, as [anon:NAME] or a private file's path, of
+                    which the pages that were written to move; * and ? stand for letters
+  limit=SIZE        at most SIZE on all devices together; a page that several processes of the
+                    program map counts once for each
+  devices=N,N...    devices, the preferred one first
+  full=WHAT         when no frame is free, or the limit is reached:
+    spill           memory stays in system memory (default)
+    strict          the program is ended, and the exit status is 1
+    evict           memory of the program that has been there longest goes home, that of its other
+                    processes first; it comes back only when there is room
+Executable mappings and mappings without access stay.
+
+Example: --policy 'heap,size>=64M,name=*model*;limit=2G;devices=cohmem1,cohmem0;full=spill'
+
+What the program leaves running when it ends goes home to system memory.";
+
 /// A policy. The default one is `all;full=spill` on the device that the command line tells.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -93,6 +117,13 @@ impl Policy {
             return area.is_anonymous;
         }
         self.which.iter().any(|which| which.fits(area))
+    }
+
+    /// Whether it chooses mappings of files, too.
+    pub(crate) fn names_mappings(&self) -> bool {
+        self.which
+            .iter()
+            .any(|which| matches!(which, Which::Name(_)))
     }
 
     /// The limit in whole pages.

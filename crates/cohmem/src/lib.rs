@@ -41,6 +41,7 @@ mod device;
 mod error;
 mod holders;
 mod migrate;
+mod occupied;
 mod process;
 mod query;
 mod region;

@@ -21,6 +21,7 @@ mod lifecycle;
 mod module;
 mod poison;
 mod reasons;
+mod run;
 mod sys;
 
 /// A test: its name and what it runs.
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("module", module::TESTS),
+        ("run", run::TESTS),
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),
     ];

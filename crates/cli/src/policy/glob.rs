@@ -69,7 +69,11 @@ mod tests {
             ("*.so", "libc.so.6", false),
             ("*.so.?", "libc.so.6", true),
         ] {
-            assert_eq!(Glob::new(pattern).matches(name), is_match, "{pattern} {name}");
+            assert_eq!(
+                Glob::new(pattern).matches(name),
+                is_match,
+                "{pattern} {name}"
+            );
         }
     }
 

@@ -36,8 +36,14 @@ impl fmt::Display for BadPolicy {
                 f,
                 "{word:?} has no size; a size is a number of bytes, also with K, M, G or T"
             ),
-            Says::BadLimit => write!(f, "{word:?} leaves no room for a page of {FRAME_BYTES} bytes"),
-            Says::BadDevice => write!(f, "{word:?} is no device; those are cohmemN or N, N below 16"),
+            Says::BadLimit => write!(
+                f,
+                "{word:?} leaves no room for a page of {FRAME_BYTES} bytes"
+            ),
+            Says::BadDevice => write!(
+                f,
+                "{word:?} is no device; those are cohmemN or N, N below 16"
+            ),
             Says::BadFull => write!(
                 f,
                 "{word:?} is nothing to do on a full device; that is strict, spill or evict"
@@ -86,7 +92,9 @@ impl FromStr for Policy {
                 policy.which = words.collect::<Result<_, _>>()?;
             } else {
                 // A word that nobody knows is told as that.
-                clause.split(',').try_for_each(|word| which(word.trim()).map(drop))?;
+                clause
+                    .split(',')
+                    .try_for_each(|word| which(word.trim()).map(drop))?;
                 return Err(bad(clause, Says::Twice("choice of mappings")));
             }
         }
@@ -119,8 +127,7 @@ fn size(word: &str, value: &str) -> Result<ByteCount, BadPolicy> {
 fn devices(value: &str) -> Result<Vec<u32>, BadPolicy> {
     let mut numbers = Vec::new();
     for word in value.split(',').map(str::trim) {
-        let number =
-            Device::parse_number(word).map_err(|_error| bad(word, Says::BadDevice))?;
+        let number = Device::parse_number(word).map_err(|_error| bad(word, Says::BadDevice))?;
         if numbers.contains(&number) {
             return Err(bad(word, Says::Twice("mention of that device")));
         }
@@ -153,31 +160,61 @@ mod tests {
             .parse()
             .unwrap();
         assert_eq!(loose, policy);
-        assert_eq!("all;full=spill".parse(), Ok(Policy {
-            which: vec![Which::All],
-            ..Policy::default()
-        }));
+        assert_eq!(
+            "all;full=spill".parse(),
+            Ok(Policy {
+                which: vec![Which::All],
+                ..Policy::default()
+            })
+        );
     }
 
     #[test]
     fn a_wrong_word_is_named_with_what_is_allowed() {
         for (text, says) in [
-            ("hepa", "\"hepa\" is no word of a policy; those are all, heap"),
+            (
+                "hepa",
+                "\"hepa\" is no word of a policy; those are all, heap",
+            ),
             ("", "\"\" is no word"),
             ("heap,", "\"\" is no word"),
             ("heap;", "\"\" is no word"),
-            ("size>=64X", "\"size>=64X\" has no size; a size is a number of bytes"),
+            (
+                "size>=64X",
+                "\"size>=64X\" has no size; a size is a number of bytes",
+            ),
             ("size=64M", "\"size=64M\" is no word"),
             ("limit=-1", "\"limit=-1\" has no size"),
-            ("limit=4095", "\"limit=4095\" leaves no room for a page of 4096 bytes"),
-            ("devices=cohmem16", "\"cohmem16\" is no device; those are cohmemN or N, N below 16"),
-            ("devices=0,cohmem0", "\"cohmem0\" is the second mention of that device"),
+            (
+                "limit=4095",
+                "\"limit=4095\" leaves no room for a page of 4096 bytes",
+            ),
+            (
+                "devices=cohmem16",
+                "\"cohmem16\" is no device; those are cohmemN or N, N below 16",
+            ),
+            (
+                "devices=0,cohmem0",
+                "\"cohmem0\" is the second mention of that device",
+            ),
             ("devices=", "\"\" is no device"),
-            ("full=panic", "\"panic\" is nothing to do on a full device; that is strict"),
+            (
+                "full=panic",
+                "\"panic\" is nothing to do on a full device; that is strict",
+            ),
             ("name=", "\"name=\" names no mapping"),
-            ("limit=1G;limit=2G", "\"limit=2G\" is the second limit=; one is allowed"),
-            ("full=spill;full=spill", "\"full=spill\" is the second full="),
-            ("devices=0;devices=1", "\"devices=1\" is the second devices="),
+            (
+                "limit=1G;limit=2G",
+                "\"limit=2G\" is the second limit=; one is allowed",
+            ),
+            (
+                "full=spill;full=spill",
+                "\"full=spill\" is the second full=",
+            ),
+            (
+                "devices=0;devices=1",
+                "\"devices=1\" is the second devices=",
+            ),
             ("heap;stack", "\"stack\" is the second choice of mappings"),
             ("heap;what", "\"what\" is no word"),
         ] {
