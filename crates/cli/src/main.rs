@@ -99,6 +99,7 @@ mod tests {
             "evict cohmem0 --timeout 2m",
             "run -- true",
             "run --device 1 --interval 50ms -- program --json -x",
+            "run --policy heap,size>=64M,name=*model*;limit=2G;devices=1,0;full=evict -- program",
             "doctor --json",
             "tour --backend driver --size 64M",
             "completions zsh",
@@ -134,6 +135,10 @@ mod tests {
             ),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
+            (
+                "run --policy hepa -- true",
+                "\"hepa\" is no word of a policy",
+            ),
             ("completions csh", "csh"),
             ("man", "DIRECTORY"),
         ] {

@@ -207,9 +207,11 @@ fn all_of_a_program_moves() {
 /// Never gives memory back, so that frames seen one after the other were there together.
 const GROWING: &str = "
 import mmap
-kept = []
+kept, gaps = [], []
 for step in range(24):
     block = mmap.mmap(-1, 2 << 20, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    # Keeps the next block a mapping of its own.
+    gaps.append(mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=0))
     for at in range(0, len(block), 4096):
         block[at:at + 4] = (step * 1000003 + at).to_bytes(4, 'little')
     kept.append(block)
