@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
+mod follow;
 mod list;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
@@ -49,7 +50,7 @@ struct Mutant {
 
 /// A test that must fail.
 enum Test {
-    /// A host test of a package: test target (`lib` for the tests inside the library), and a part of the
+    /// A host test of a package: test target (`lib`, `bin` for the tests inside the library or program), and a part of the
     /// test's name.
     Host {
         package: &'static str,
@@ -88,13 +89,17 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    list::MUTANTS.iter().chain(engine::MUTANTS)
+    list::MUTANTS
+        .iter()
+        .chain(engine::MUTANTS)
+        .chain(follow::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.
 fn target_arguments(target: &str) -> Vec<&str> {
     match target {
         "lib" => vec!["--lib"],
+        "bin" => vec!["--bins"],
         target => vec!["--test", target],
     }
 }

@@ -216,6 +216,26 @@ fn a_child_that_comes_while_the_others_are_counted_is_counted() {
 }
 
 #[test]
+fn pages_of_a_mapping_that_goes_elsewhere_meanwhile_stay_counted() {
+    let fake = Fake::new(&[100]);
+    let (first, second) = (fake.spawn(ROOT), fake.spawn(ROOT));
+    for pid in [first, second] {
+        fake.map(pid, 0, 4, "");
+        fake.touch(pid, 0, 4);
+    }
+    let mut follower = follower(&fake, "limit=16K");
+    round(&mut follower);
+    fake.pass(Duration::from_secs(60));
+    // When the old place is looked at, another mapping is there.
+    fake.before_look(&[Op::Move(first, 0), Op::Map(first, 0, 4)]);
+    round(&mut follower);
+    assert_eq!(
+        (fake.on_device(first, 0), fake.on_device(second, 0)),
+        (4, 0)
+    );
+}
+
+#[test]
 fn older_memory_yields_once() {
     let fake = Fake::new(&[8]);
     let (first, second) = (fake.spawn(ROOT), fake.spawn(ROOT));

@@ -65,6 +65,7 @@ struct State {
     nr_looks: usize,
     before_move: Option<Op>,
     before_signature: Option<Op>,
+    before_look: Vec<Op>,
     /// Operations, each with the calls before it.
     script: VecDeque<(usize, Op)>,
 }
@@ -445,6 +446,10 @@ impl Fake {
         self.0.borrow_mut().before_signature = Some(op);
     }
 
+    pub(crate) fn before_look(&self, ops: &[Op]) {
+        self.0.borrow_mut().before_look = ops.to_vec();
+    }
+
     /// Operations that come between calls; a gap is the calls before one.
     pub(crate) fn script(&self, ops: &[Op], gaps: &[usize]) {
         let script = gaps.iter().copied().zip(ops.iter().copied());
@@ -585,6 +590,9 @@ impl Machine for &Fake {
     fn occupied(&self, process: &Handle, range: AddrRange) -> Step<Vec<AddrRange>> {
         let mut state = self.0.borrow_mut();
         state.run_script();
+        for op in std::mem::take(&mut state.before_look) {
+            state.apply(op);
+        }
         let one = state.process(process)?;
         let frames = pages(range);
         let (Some((first, _)), Some((last, _))) = (
