@@ -139,16 +139,17 @@ impl Course<'_> {
         let _small = (self.shape.pages == Pages::Small).then(sys::NoHugePages::enter);
         let region = self.region(memory_type)?;
         let bytes = region.len();
-        let source = vec![0x5a_u8; bytes];
-        let mut target = vec![1_u8; bytes];
+        // Pages of the same size on all sides.
+        let source = self.region(MemoryType::Coherent)?;
+        let mut target = self.region(MemoryType::Coherent)?;
         for is_live in [false, true] {
             let (mut out, mut home) = (Times::default(), Times::default());
-            let mut copy = Times::default();
+            let (mut copy, mut both) = (Times::default(), Times::default());
             while_live(is_live, || -> Result<(), Box<dyn Error>> {
                 // The first round warms up.
                 for round in 0..=self.args.rounds {
-                    let copied = time(|| target.copy_from_slice(hint::black_box(&source)));
-                    hint::black_box(&target);
+                    let (from, to) = (source.as_slice(), target.as_mut_slice());
+                    let copied = time(|| to.copy_from_slice(hint::black_box(from)));
                     let mut moved = [Duration::ZERO; 2];
                     for (time_taken, to) in moved
                         .iter_mut()
@@ -165,16 +166,19 @@ impl Course<'_> {
                         copy.push(copied);
                         out.push(moved[0]);
                         home.push(moved[1]);
+                        both.push((moved[0] + moved[1]) / 2);
                     }
                 }
                 Ok(())
             })?;
             let live = if is_live { ".live" } else { "" };
-            let name = self.shape.name;
-            out.print_ratio(&format!("{prefix}.{name}.vs_memcpy{live}.out"), &copy);
-            home.print_ratio(&format!("{prefix}.{name}.vs_memcpy{live}.home"), &copy);
+            let name = format!("{prefix}.{}.vs_memcpy{live}", self.shape.name);
+            copy.print_rate(&format!("{name}.memcpy"), bytes);
+            out.print_ratio(&format!("{name}.out"), &copy);
+            home.print_ratio(&format!("{name}.home"), &copy);
+            both.print_ratio(&name, &copy);
         }
-        if region.as_slice() != source {
+        if region.as_slice() != source.as_slice() {
             return Err("the content changed".into());
         }
         Ok(())
@@ -233,8 +237,14 @@ fn access(prefix: &str, args: &Args, level: Level) -> Result<(), Box<dyn Error>>
     link(region.as_mut_slice());
     link(&mut plain);
     for round in 0..=args.rounds {
-        let peer_time = time(|| follow(&plain));
-        let own_time = time(|| follow(region.as_slice()));
+        // In turn: who comes second finds a warmer processor.
+        let (own_time, peer_time) = if round % 2 == 0 {
+            let own_time = time(|| follow(region.as_slice()));
+            (own_time, time(|| follow(&plain)))
+        } else {
+            let peer_time = time(|| follow(&plain));
+            (time(|| follow(region.as_slice())), peer_time)
+        };
         if round > 0 {
             own.push(own_time);
             peer.push(peer_time);
