@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod engine;
 mod figure;
 mod migrate;
 mod sys;
@@ -25,11 +26,14 @@ struct Cli {
 enum Bench {
     /// The driver's migration against move_pages(2) between two NUMA nodes, and memcpy.
     Migrate(migrate::Args),
+    /// The engine's migration against memcpy, at each level
+    Engine(engine::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Migrate(args) => migrate::run(&args),
+        Bench::Engine(args) => engine::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,7 @@
-//! `move_pages(2)`, the peer, and the memory that both move. Every unsafe block of the crate is here.
+//! `move_pages(2)`, the peer, and the memory that both move; what the engine's benchmark needs of the
+//! system. Every unsafe block of the crate is here.
 
-use std::{io::Error, ptr::NonNull};
+use std::{io::Error, ptr::NonNull, sync::atomic::AtomicU64};
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
@@ -125,4 +126,33 @@ impl MovePages {
             .filter(|(status, node)| status == node)
             .count())
     }
+}
+
+/// While it lives, memory that the process touches first gets no huge pages.
+#[derive(Debug)]
+pub(crate) struct NoHugePages(());
+
+impl NoHugePages {
+    pub(crate) fn enter() -> Self {
+        set_huge_pages_off(1);
+        Self(())
+    }
+}
+
+impl Drop for NoHugePages {
+    fn drop(&mut self) {
+        set_huge_pages_off(0);
+    }
+}
+
+fn set_huge_pages_off(is_off: libc::c_ulong) {
+    // SAFETY: It takes numbers only. A kernel without huge pages refuses, and has none.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, is_off, 0, 0, 0) };
+}
+
+/// The first word of a region, for threads to share.
+pub(crate) fn word(region: &cohmem_engine::Region) -> &AtomicU64 {
+    // SAFETY: The region is larger, aligned, initialised, and lives as long as the borrow; the benchmark
+    // makes no other references to it meanwhile.
+    unsafe { region.as_ptr().cast::<AtomicU64>().as_ref() }
 }
