@@ -8,13 +8,13 @@ use std::{
         process::CommandExt as _,
     },
     path::PathBuf,
-    process::{self, Command, Stdio},
+    process::{self, Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    place::{cargo, repository},
+    place::{cargo, repository, target},
     setup::{self, Group},
 };
 
@@ -33,6 +33,40 @@ pub(crate) fn check() -> Result<()> {
     }
     let copies = Copies::of(&programs)?;
     run_all("nobody", copies.programs(), Some(NOBODY))
+}
+
+/// Runs the tests under AddressSanitizer, in a target directory of their own. Not those of limits: the
+/// sanitizer needs mappings and memory of its own.
+pub(crate) fn sanitize() -> Result<ExitCode> {
+    let host = host()?;
+    let status = Command::new(env!("CARGO"))
+        .args(["test", "--package", "cohmem-engine", "--target", &host])
+        .args(["--lib", "--test", "basics", "--test", "stress"])
+        .args(["--test", "lifecycle", "--test", "system_calls"])
+        // The installed compiler is a stable one, which has the sanitizer's run time, but not the flag.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-Zsanitizer=address")
+        .env("CARGO_TARGET_DIR", target()?.join("sanitize"))
+        .current_dir(repository()?)
+        .status()
+        .context("cargo test")?;
+    if !status.success() {
+        bail!("the engine's tests under AddressSanitizer: {status}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The target that the compiler itself runs on: with one that is named, build scripts are not sanitized.
+fn host() -> Result<String> {
+    let output = Command::new("rustc")
+        .arg("-vV")
+        .current_dir(repository()?)
+        .output()
+        .context("rustc")?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("host: ")?.to_owned()))
+        .context("rustc -vV names no host")
 }
 
 pub(crate) fn is_root() -> Result<bool> {

@@ -171,8 +171,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "mappings merge again",
         changes: &[(
             "crates/engine/src/sys/areas.rs",
-            "        unsafe { last_page.write_volatile(1) };\n",
-            "        let _ = last_page;\n",
+            "last_page.write_volatile(1)",
+            "last_page.read_volatile()",
         )],
         test: program("limits", "limits_and_children"),
         is_in_ci: false,
