@@ -35,7 +35,7 @@ impl Subject {
 
     /// A size of some granules, and of 1 MiB at least.
     pub(crate) fn size(&self) -> ByteCount {
-        ByteCount::new((8 * self.pool.default_granule().get()).max(1 << 20))
+        ByteCount::new((6 * self.pool.default_granule().get()).max(1 << 20))
     }
 
     /// How often to repeat what races: the guest's processors are emulated.
