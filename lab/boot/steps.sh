@@ -1,6 +1,6 @@
 #!/bin/sh
 # The package `cohmem` on a Debian with an init: each boot is one step. What is said goes to the second
-# serial port; the last line is the verdict.
+# serial port, with a verdict at the end.
 set -eu
 export DEBIAN_FRONTEND=noninteractive
 conf=/etc/cohmem/attach.conf
