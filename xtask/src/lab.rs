@@ -17,6 +17,7 @@ use crate::{
 };
 
 mod cpio;
+mod disk;
 mod guest;
 mod initramfs;
 mod job;
@@ -29,6 +30,7 @@ mod report;
 mod self_check;
 mod stream;
 
+pub(crate) use disk::Disk;
 pub(crate) use guest::{Cpu, Guest, Module, ModuleLoad, Output};
 pub(crate) use outcome::Outcome;
 pub(crate) use range::Range;

@@ -16,7 +16,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
+mod follow;
+mod library;
 mod list;
+mod see;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
 const HOST_LIMIT: &str = "300";
@@ -49,8 +52,8 @@ struct Mutant {
 
 /// A test that must fail.
 enum Test {
-    /// A host test of a package: test target (`lib` for the tests inside the library), and a part of the
-    /// test's name.
+    /// A host test of a package: test target (`lib` for the tests inside the library, `bin` for those
+    /// inside the program), and a part of the test's name.
     Host {
         package: &'static str,
         target: &'static str,
@@ -88,13 +91,19 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    list::MUTANTS.iter().chain(engine::MUTANTS)
+    list::MUTANTS
+        .iter()
+        .chain(engine::MUTANTS)
+        .chain(follow::MUTANTS)
+        .chain(see::MUTANTS)
+        .chain(library::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.
 fn target_arguments(target: &str) -> Vec<&str> {
     match target {
         "lib" => vec!["--lib"],
+        "bin" => vec!["--bins"],
         target => vec!["--test", target],
     }
 }
@@ -145,7 +154,15 @@ fn check_unchanged(mutants: &[&Mutant]) -> Result<()> {
         }
         let mut test = vec!["test", "--quiet", "--package", package];
         test.extend(target_arguments(target));
-        let (ended, output) = call(&copy_tree()?, Program::HostTest, &test)?;
+        let mut build = test.clone();
+        build.push("--no-run");
+        let tree = copy_tree()?;
+        // Without the time limit, which is the tests'.
+        let (built, output) = call(&tree, Program::Cargo, &build)?;
+        if built != Ended::Passed {
+            bail!("without a fault, {package} does not build:\n{output}");
+        }
+        let (ended, output) = call(&tree, Program::HostTest, &test)?;
         if ended != Ended::Passed {
             bail!("without a fault, the tests of {package} fail:\n{output}");
         }
@@ -181,10 +198,10 @@ impl Mutant {
                 (build, test)
             }
             Test::Guest { stage, name } => {
-                let build = if stage == "hooks" {
-                    vec!["kmod", "--hooks"]
-                } else {
-                    vec!["kmod"]
+                let build = match stage {
+                    "hooks" => vec!["kmod", "--hooks"],
+                    "dmirror" => vec!["kmod", "--dmirror"],
+                    _ => vec!["kmod"],
                 };
                 (build, vec!["test", stage, "--filter", name])
             }

@@ -13,11 +13,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    bench, conformance, engine, fuzz,
+    bench, conformance, engine, fuzz, guide,
     kernel::{self, NotRun},
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
-    lints, mutants, package,
+    lints, monitoring, mutants, package,
     place::{cargo, repository, target},
     selftest,
     setup::{self, Group},
@@ -27,7 +27,7 @@ use crate::{
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Stages to run; all by default
+    /// Stages to run; by default all but package-boot
     #[arg(value_enum)]
     stages: Vec<Stage>,
     /// Only guest tests whose name contains this
@@ -49,6 +49,8 @@ enum Stage {
     Loom,
     /// The engine at every level: as the caller, and as a user without privilege
     Engine,
+    /// Metrics, alerts and dashboard, checked by Prometheus's own tool
+    Monitoring,
     /// The modules build, and their objects pass the checks
     Kmod,
     /// The lab notices planted bugs
@@ -59,7 +61,7 @@ enum Stage {
     Poison,
     /// Races that the test build of the module forces open
     Hooks,
-    /// The test device, where the kernel's own tests do not look
+    /// The test device, where the kernel's own tests do not look, and the example of a driver
     Dmirror,
     /// The kernel's own tests of device memory, on the test device
     Selftest,
@@ -67,6 +69,10 @@ enum Stage {
     Dax,
     /// The manual, the Debian packages: built, checked, installed, upgraded, purged
     Package,
+    /// The packages on a Debian with an init that reboots: by hand, the first time takes long
+    PackageBoot,
+    /// The examples of the guide and the README
+    Guide,
     /// The library's contract on every backend, at every level of privilege
     Conformance,
     /// The tours, small: the engine's at every level of privilege, the driver's in the lab
@@ -84,12 +90,13 @@ enum Stage {
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let stages = if args.stages.is_empty() {
-        Stage::value_variants()
+        let all = Stage::value_variants().iter().copied();
+        all.filter(|stage| stage.is_in_ci()).collect()
     } else {
-        &args.stages[..]
+        args.stages.clone()
     };
     let mut results = Vec::new();
-    for &stage in stages {
+    for stage in stages {
         println!("== {stage:?}");
         let start = Instant::now();
         let result = stage.run(args.filter.as_deref(), args.kernel);
@@ -151,11 +158,16 @@ impl fmt::Display for Verdict {
 }
 
 impl Stage {
+    fn is_in_ci(self) -> bool {
+        self != Self::PackageBoot
+    }
+
     fn run(self, filter: Option<&str>, kernel: kernel::Name) -> Result<()> {
         match self {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
+            Self::Monitoring => monitoring::check(),
             Self::Engine => engine::check(),
             Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
                 .into_iter()
@@ -198,6 +210,8 @@ impl Stage {
             Self::Selftest => selftest::check(),
             Self::Dax => dax(),
             Self::Package => package::test::check(),
+            Self::PackageBoot => package::boot::check(),
+            Self::Guide => guide::check(),
             Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),
             Self::Fuzz => fuzz::check(),
@@ -216,6 +230,7 @@ impl Stage {
 /// The tests that need no guest.
 fn host() -> Result<()> {
     setup::ensure(Group::Build)?;
+    setup::ensure(Group::Programs)?;
     // The engine has a stage of its own.
     cargo(&[
         "test",
@@ -292,15 +307,16 @@ fn guest_tests(
         "--package",
         "cohmem-cli",
     ])?;
-    let mut load = ModuleLoad::file(kmod::build_on(variant, kernel)?);
+    let mut modules = vec![ModuleLoad::file(kmod::build_on(variant, kernel)?)];
     if variant == Variant::Dmirror {
-        load.parameters = selftest::parameters(&Guest::default()).join(" ");
+        modules[0].parameters = selftest::parameters(&Guest::default()).join(" ");
+        modules.push(ModuleLoad::file(kmod::build_on(Variant::Example, kernel)?));
     }
     let program = target()?.join("debug/guest-tests");
     let mut command = vec![program.display().to_string()];
     command.extend(filter.iter().map(|&word| word.to_owned()));
     let guest = Guest {
-        modules: vec![load],
+        modules,
         command,
         kernel,
         timeout,

@@ -47,6 +47,7 @@
 mod backend;
 mod background;
 mod cause;
+mod cgroup;
 mod command;
 mod control;
 pub mod dax;
@@ -55,11 +56,13 @@ mod error;
 mod heap;
 mod holders;
 mod migrate;
+mod occupied;
 mod pins;
 mod pool;
 mod process;
 mod query;
 mod region;
+mod residency;
 mod summary;
 #[expect(
     unsafe_code,
@@ -69,6 +72,7 @@ mod sys;
 mod units;
 
 pub use background::Migration;
+pub use cgroup::{MemoryLimit, limits_at, memory_limits};
 pub use cohmem_engine::{Level, LevelChoice, Obstacle, Survey, survey};
 pub use cohmem_uapi::{
     Direction, FRAME_BYTES, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State, Tier,
@@ -83,8 +87,9 @@ pub use pool::{
     Backend, BackendKind, Capabilities, EngineBackend, EngineSource, Fork, KernelAccess,
     MemoryType, PinNeed, Pool, PoolStatus, Selection,
 };
-pub use process::{Process, Vma, VmaKind};
+pub use process::{Process, Vma, VmaKind, pids};
 pub use query::PageMap;
 pub use region::{Birth, Mover, Pin, Placement, Region, RegionOptions, RegionStats};
-pub use summary::{DeviceSummary, discover, is_driver_loaded};
+pub use residency::{Extent, Place};
+pub use summary::{DeviceSummary, discover, discover_at, is_driver_loaded};
 pub use units::{AddrRange, ByteCount, PhysRange, UserAddr};

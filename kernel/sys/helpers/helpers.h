@@ -179,9 +179,8 @@ void cohmem_interval_set_seq(struct mmu_interval_notifier *notifier, unsigned lo
 bool cohmem_interval_must_retry(struct mmu_interval_notifier *notifier, unsigned long seq);
 bool cohmem_notifier_may_block(const struct mmu_notifier_range *range);
 struct page *cohmem_hmm_page(unsigned long entry);
-bool cohmem_page_is_coherent(const struct page *page);
 bool cohmem_page_is_zero(const struct page *page);
-const void *cohmem_pagemap_owner(const struct dev_pagemap *pagemap);
+const void *cohmem_coherent_owner(struct page *page);
 
 /* xarray.c: sparse arrays */
 void cohmem_xa_init(struct xarray *array);

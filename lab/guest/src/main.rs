@@ -22,6 +22,8 @@ mod lifecycle;
 mod module;
 mod poison;
 mod reasons;
+mod run;
+mod see;
 mod sys;
 
 /// A test: its name and what it runs.
@@ -45,7 +47,9 @@ fn main() -> ExitCode {
         ("isolation", isolation::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
+        ("see", see::TESTS),
         ("module", module::TESTS),
+        ("run", run::TESTS),
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),
         ("dmirror", dmirror::TESTS),

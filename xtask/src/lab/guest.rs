@@ -262,7 +262,7 @@ fn join(handle: thread::JoinHandle<io::Result<Forwarded>>) -> Result<Forwarded> 
 }
 
 /// Waits for QEMU; after `timeout` it is killed and the answer is `None`.
-fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
+pub(super) fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for QEMU")? {
@@ -286,7 +286,7 @@ fn read_lossy(path: &Path) -> String {
 }
 
 /// A fresh directory for one run's files; old ones are removed.
-fn run_directory() -> Result<PathBuf> {
+pub(super) fn run_directory() -> Result<PathBuf> {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let runs = place::lab_directory()?.join("runs");
     fs::create_dir_all(&runs).with_context(|| format!("cannot make {}", runs.display()))?;

@@ -42,7 +42,7 @@ impl Subject {
     pub(crate) fn nr_rounds(&self) -> u64 {
         match self.pool.selection().kind() {
             BackendKind::Engine if !is_emulated_processor() => 100,
-            _ => 12,
+            _ => 3,
         }
     }
 
