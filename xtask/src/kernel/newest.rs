@@ -22,12 +22,23 @@ const META_PACKAGE: &str = "linux-headers-amd64";
 /// What the build tools need at run time.
 const LIBRARIES: [&str; 4] = ["libc6", "libelf1t64", "zlib1g", "libzstd1"];
 
-/// Options that the headers' compiler has and Debian 12's lacks, and those that need newer tools.
-const SWITCHED_OFF: [&str; 4] = [
-    "CC_HAS_COUNTED_BY",
-    "CC_HAS_COUNTED_BY_PTR",
-    "CC_HAS_MIN_FUNCTION_ALIGNMENT",
-    "DEBUG_INFO_BTF_MODULES",
+/// Options of the configuration's two files that are switched off: what the headers' compiler has and
+/// Debian 12's lacks, and for make alone what needs newer tools, since the layout of `struct module`
+/// depends on it.
+const SWITCHED_OFF: [(&str, &[&str]); 2] = [
+    (
+        "include/config/auto.conf",
+        &[
+            "CC_HAS_COUNTED_BY",
+            "CC_HAS_COUNTED_BY_PTR",
+            "CC_HAS_MIN_FUNCTION_ALIGNMENT",
+            "DEBUG_INFO_BTF_MODULES",
+        ],
+    ),
+    (
+        "include/generated/autoconf.h",
+        &["CC_HAS_COUNTED_BY", "CC_HAS_COUNTED_BY_PTR"],
+    ),
 ];
 
 /// Build tools that run at every build of a module: where they are, and which program each starts.
@@ -239,8 +250,8 @@ fn adapt(root: &Path, kernel: &Kernel) -> Result<()> {
             .collect()
     })?;
     let pahole = pahole_version();
-    for file in ["include/config/auto.conf", "include/generated/autoconf.h"] {
-        edit(&build.join(file), |text| switch_off(text, &pahole))?;
+    for (file, options) in SWITCHED_OFF {
+        edit(&build.join(file), |text| switch_off(text, options, &pahole))?;
     }
     let library = root.join("usr/lib/x86_64-linux-gnu");
     let version = kernel
@@ -282,7 +293,7 @@ fn edit(path: &Path, change_fn: impl FnOnce(&str) -> String) -> Result<()> {
 }
 
 /// Takes options out of a configuration, as make or the C compiler reads it.
-fn switch_off(text: &str, pahole: &str) -> String {
+fn switch_off(text: &str, options: &[&str], pahole: &str) -> String {
     let name_of = |line: &str| -> Option<String> {
         let rest = line
             .strip_prefix("#define CONFIG_")
@@ -292,7 +303,7 @@ fn switch_off(text: &str, pahole: &str) -> String {
     let mut result = String::new();
     for line in text.lines() {
         match name_of(line) {
-            Some(name) if SWITCHED_OFF.contains(&name.as_str()) => {}
+            Some(name) if options.contains(&name.as_str()) => {}
             // kbuild warns when it differs, although nothing is made with it.
             Some(name) if name == "PAHOLE_VERSION" => {
                 let separator = if line.starts_with('#') { ' ' } else { '=' };
@@ -351,10 +362,13 @@ mod tests {
     fn options_go_from_both_files() {
         let make = "CONFIG_CC_HAS_COUNTED_BY=y\nCONFIG_PAHOLE_VERSION=132\nCONFIG_X=1\n";
         assert_eq!(
-            switch_off(make, "124"),
+            switch_off(make, &["CC_HAS_COUNTED_BY"], "124"),
             "CONFIG_PAHOLE_VERSION=124\nCONFIG_X=1\n"
         );
-        let c = "#define CONFIG_DEBUG_INFO_BTF_MODULES 1\n#define CONFIG_PAHOLE_VERSION 132\n";
-        assert_eq!(switch_off(c, "0"), "#define CONFIG_PAHOLE_VERSION 0\n");
+        let c = "#define CONFIG_CC_HAS_COUNTED_BY 1\n#define CONFIG_PAHOLE_VERSION 132\n";
+        assert_eq!(
+            switch_off(c, &["CC_HAS_COUNTED_BY"], "0"),
+            "#define CONFIG_PAHOLE_VERSION 0\n"
+        );
     }
 }
