@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::{Result, bail};
 
 use crate::{
+    kernel,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
     place::{cargo, target},
@@ -20,6 +21,9 @@ pub(crate) struct Args {
     /// Calls of the race, besides the few hundred before it
     #[arg(long, default_value_t = CI_CALLS)]
     calls: u64,
+    /// Kernel to boot; `newest` is fetched first
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    kernel: kernel::Name,
 }
 
 /// Calls of a run in CI.
@@ -27,27 +31,28 @@ const CI_CALLS: u64 = 200_000;
 
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    fuzz(args.seed, args.calls)?;
+    fuzz(args.seed, args.calls, args.kernel)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// The run of CI: always the same.
 pub(crate) fn check() -> Result<()> {
-    fuzz(1, CI_CALLS)
+    fuzz(1, CI_CALLS, kernel::Name::Stock)
 }
 
-fn fuzz(seed: u64, nr_calls: u64) -> Result<()> {
+fn fuzz(seed: u64, nr_calls: u64, kernel: kernel::Name) -> Result<()> {
     setup::ensure(Group::Guest)?;
     cargo(&["build", "--quiet", "--package", "cohmem-lab-guest"])?;
     let program = target()?.join("debug/guest-tests").display().to_string();
     let guest = Guest {
-        modules: vec![ModuleLoad::file(kmod::build(Variant::Shipped)?)],
+        modules: vec![ModuleLoad::file(kmod::build_on(Variant::Shipped, kernel)?)],
         command: vec![
             program,
             "fuzz".to_owned(),
             seed.to_string(),
             nr_calls.to_string(),
         ],
+        kernel,
         // Against hanging only: a loaded machine makes hundreds of calls a second.
         timeout: Duration::from_secs(600 + nr_calls / 50),
         ..Guest::default()

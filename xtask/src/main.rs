@@ -59,6 +59,8 @@ enum Job {
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
     Lints(lints::Args),
+    /// Run the engine's tests under AddressSanitizer
+    Sanitize,
     /// Plant small faults and see that the tests notice
     Mutants(mutants::Args),
     /// Install the Debian packages that the other jobs need (they do so themselves, too)
@@ -81,6 +83,7 @@ fn main() -> ExitCode {
         Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
+        Job::Sanitize => engine::sanitize(),
         Job::Mutants(args) => mutants::run(&args),
         Job::Setup(args) => setup::run(&args),
         Job::WithoutUserfaultfd(args) => privilege::run_without_userfaultfd(&args),

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
+mod follow;
 mod library;
 mod list;
 mod see;
@@ -93,6 +94,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
     list::MUTANTS
         .iter()
         .chain(engine::MUTANTS)
+        .chain(follow::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
 }

@@ -2,7 +2,7 @@
 
 use std::{error, fmt, io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use cohmem::ErrorKind;
+use cohmem::{ByteCount, ErrorKind};
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,13 @@ pub(crate) enum CliError {
     SeveralDevices {
         numbers: Vec<u32>,
     },
+    /// Devices were named by the policy and beside it.
+    DevicesTwice,
+    /// A strict policy ended the program.
+    NoRoom {
+        is_limit: bool,
+        pages: u64,
+    },
     /// A file of the user's that cannot be read.
     Read {
         path: PathBuf,
@@ -104,12 +111,14 @@ impl CliError {
             | Self::File { .. }
             | Self::Listen { .. }
             | Self::Picture { .. }
-            | Self::NothingRecorded => ExitCode::from(1),
+            | Self::NothingRecorded
+            | Self::NoRoom { .. } => ExitCode::from(1),
             Self::SeveralDevices { .. }
             | Self::NoTerminal
             | Self::Read { .. }
             | Self::Line { .. }
-            | Self::Misused(_) => ExitCode::from(2),
+            | Self::Misused(_)
+            | Self::DevicesTwice => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -154,6 +163,19 @@ impl fmt::Display for CliError {
                 )?;
                 numbers.iter().try_for_each(|number| write!(f, " {number}"))
             }
+            Self::DevicesTwice => {
+                f.write_str("--device and devices= of the policy both name devices")
+            }
+            Self::NoRoom { is_limit, pages } => write!(
+                f,
+                "the program was ended, since {pages} pages ({}) found no room: {}",
+                ByteCount::of_frames(*pages),
+                if *is_limit {
+                    "the limit is reached"
+                } else {
+                    "no frame is free"
+                }
+            ),
             Self::Read { path, .. } => write!(f, "cannot read {}", path.display()),
             Self::Line { path, number, says } => {
                 write!(f, "{} line {number}: {says}", path.display())
@@ -179,7 +201,9 @@ impl error::Error for CliError {
             | Self::NoDevices
             | Self::SeveralDevices { .. }
             | Self::Line { .. }
-            | Self::Misused(_) => None,
+            | Self::Misused(_)
+            | Self::DevicesTwice
+            | Self::NoRoom { .. } => None,
         }
     }
 }

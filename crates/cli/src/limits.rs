@@ -68,6 +68,35 @@ pub(crate) fn warn_before(process: &Process, on_device: ByteCount, more: ByteCou
     }
 }
 
+/// Warns once, when so little is left under a memory limit of this process that a round may be too much
+/// for it.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    has_warned: bool,
+}
+
+impl Watch {
+    /// `on_device` is what may be on devices after the next round.
+    pub(crate) fn look(&mut self, on_device: ByteCount) {
+        if self.has_warned {
+            return;
+        }
+        let found = Process::open(std::process::id()).and_then(|own| memory_limits(&own));
+        match found {
+            Ok(found) => {
+                if let Some(tight) = tightest(&found, on_device, ByteCount::default()) {
+                    eprintln!("cohmem run: warning: {}", tight.text());
+                    self.has_warned = true;
+                }
+            }
+            Err(error) => {
+                warn("the memory limit is not known", &error);
+                self.has_warned = true;
+            }
+        }
+    }
+}
+
 /// Warns before a migration of `ranges` to a device, which are filled where they are untouched if
 /// `fills`.
 pub(crate) fn warn_before_migration(

@@ -15,6 +15,7 @@ mod limits;
 mod manual;
 mod output;
 mod palette;
+mod policy;
 mod progress;
 mod stuck;
 mod survey;
@@ -118,6 +119,7 @@ mod tests {
             "map 1 --all --json --svg a.svg --png a.png",
             "map 1 --record 30s --interval 50ms",
             "map --self-test",
+            "run --policy heap,size>=64M,name=*model*;limit=2G;devices=1,0;full=evict -- program",
             "doctor --json",
             "tour --backend driver --size 64M",
             "completions zsh",
@@ -161,6 +163,10 @@ mod tests {
             ("map 1 --record 0", "at least 1ms"),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
+            (
+                "run --policy hepa -- true",
+                "\"hepa\" is no word of a policy",
+            ),
             ("completions csh", "csh"),
             ("man", "DIRECTORY"),
             ("tour --granule 3K", "power of two"),

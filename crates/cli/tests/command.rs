@@ -85,6 +85,43 @@ fn without_the_module_nothing_else_is_possible() {
 }
 
 #[test]
+fn without_the_module_a_program_is_told_what_else_would_work() {
+    if has_module() {
+        return;
+    }
+    let output = cohmem(&["run", "--policy", "heap;limit=1G", "--", "true"]);
+    assert_eq!(output.status.code(), Some(3));
+    let message = text(&output.stderr);
+    let (_, help) = message.split_once("\nhelp: ").unwrap();
+    for way in ["modprobe cohmem", "cohmem doctor", "engine", "numactl"] {
+        assert!(help.contains(way), "{message}");
+    }
+}
+
+#[test]
+fn a_program_is_not_started_under_a_policy_that_cannot_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    for (arguments, says) in [
+        (&["--policy", "limit=1"][..], "leaves no room for a page"),
+        (
+            &["--device", "0", "--policy", "devices=0"],
+            "both name devices",
+        ),
+    ] {
+        let program = ["--", "touch", mark.to_str().unwrap()];
+        let output = cohmem(&[&["run"], arguments, &program].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(
+            text(&output.stderr).contains(says),
+            "{}",
+            text(&output.stderr)
+        );
+        assert!(!mark.exists());
+    }
+}
+
+#[test]
 fn the_doctor_says_what_is_missing() {
     if has_module() {
         return;

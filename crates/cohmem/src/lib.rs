@@ -56,6 +56,7 @@ mod error;
 mod heap;
 mod holders;
 mod migrate;
+mod occupied;
 mod pins;
 mod pool;
 mod process;

@@ -136,7 +136,7 @@ impl Region {
         })
     }
 
-    /// Where the granules of `range` are.
+    /// Where the granules of `range` are. Waits for those that are moving.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Region {
         let granules = self.granules_of(&range)?;
         let tiers = self.inner.words[granules]
             .iter()
-            .map(|word| match word.place() {
+            .map(|word| match word.place_at_rest() {
                 Place::System => Tier::System,
                 Place::Device => Tier::Device,
             })

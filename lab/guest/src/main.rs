@@ -22,6 +22,7 @@ mod lifecycle;
 mod module;
 mod poison;
 mod reasons;
+mod run;
 mod see;
 mod sys;
 
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         ("detach", detach::TESTS),
         ("see", see::TESTS),
         ("module", module::TESTS),
+        ("run", run::TESTS),
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),
         ("dmirror", dmirror::TESTS),

@@ -111,6 +111,8 @@ fn a_touch_of_a_granule_that_is_held_is_kept_until_it_is_let_go() {
         writer.join().unwrap();
     });
     assert_eq!(word_of(&region, 3).load(Ordering::Relaxed), 42);
+    // The query waits until all is done, which a touch does not.
+    region.residency(0..8 * GRANULE).unwrap();
     assert_eq!(region.stats().nr_touched_home, 1);
 }
 

@@ -444,6 +444,9 @@ fn say_next(pool: &Pool, voice: &Voice) {
         "cargo xtask tour --backend driver",
         "the kernel module, on unmodified programs, in a virtual machine",
     );
+    if let Ok(program) = std::env::current_exe() {
+        voice.say(format!("(cohmem is {} here)", program.display()));
+    }
 }
 
 fn edges_per_second(before: &Progress, after: &Progress, elapsed: Duration) -> f64 {
