@@ -173,7 +173,7 @@ fn in_lab(text: &str) -> Result<String> {
         modules: vec![ModuleLoad::file(module)],
         command: vec!["bash".to_owned(), path.display().to_string()],
         environment: vec![("NO_COLOR".to_owned(), "1".to_owned())],
-        timeout: Duration::from_secs(300),
+        timeout: Duration::from_secs(600),
         output: Output::Capture,
         ..Guest::default()
     };

@@ -60,15 +60,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// When packages are missing and cannot be installed, or a build or one of Debian's tools fails.
 pub(crate) fn build(local: Option<&str>) -> Result<Packages> {
     setup::ensure(Group::Package)?;
-    cargo(&[
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "cohmem-cli",
-        "--package",
-        "cohmem-kbuild",
-    ])?;
+    // Each by itself, as other jobs build them: together their dependencies have other features.
+    for package in ["cohmem-cli", "cohmem-kbuild"] {
+        cargo(&["build", "--quiet", "--release", "--package", package])?;
+    }
     let version = match local {
         Some(word) => format!("{}+{word}", env!("CARGO_PKG_VERSION")),
         None => env!("CARGO_PKG_VERSION").to_owned(),

@@ -53,7 +53,7 @@ pub(crate) fn check() -> Result<()> {
         image,
         kernel: only(&root.join("boot"), "vmlinuz-")?,
         initramfs: only(&root.join("boot"), "initrd.img-")?,
-        timeout: Duration::from_secs(900),
+        timeout: Duration::from_secs(1800),
     };
     let said = disk.run()?;
     println!("{said}");
