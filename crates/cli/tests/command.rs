@@ -65,6 +65,7 @@ fn without_the_module_nothing_else_is_possible() {
         &["migrate", "--pid", "1", "--to", "device:0"],
         &["migrate", "--pid", "1", "--to", "system"],
         &["run", "--", "true"],
+        &["explain", "1", "0x1000"],
     ] {
         let output = cohmem(arguments);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}");

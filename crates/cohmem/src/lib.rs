@@ -53,6 +53,7 @@ mod control;
 pub mod dax;
 mod device;
 mod error;
+mod frame;
 mod heap;
 mod holders;
 mod migrate;
@@ -80,6 +81,7 @@ pub use cohmem_uapi::{
 pub use control::{AttachOptions, Attached, Control, DetachOutcome, StuckFrame};
 pub use device::{Device, DeviceStatus};
 pub use error::{Error, ErrorKind, Result};
+pub use frame::Frame;
 pub use heap::Heap;
 pub use holders::{Holder, Holders, holders};
 pub use migrate::{MigrateOptions, Migrated, Target};

@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod detach;
 pub(crate) mod doctor;
 pub(crate) mod evict;
+pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod map;

@@ -120,6 +120,10 @@ impl<M: Machine> Follower<M> {
         let is_limited = self.policy.limit_pages().is_some();
         for _try in 0..NR_TRIES {
             let areas = self.machine.areas(&one.process)?;
+            // It is about to end.
+            if areas.is_empty() {
+                return Err(Obstacle::Gone);
+            }
             let mut is_complete = true;
             let mut seen = Vec::with_capacity(areas.len());
             for area in &areas {
