@@ -14,6 +14,7 @@ mod output;
 mod progress;
 mod stuck;
 mod tour;
+mod user;
 
 use std::process::ExitCode;
 
@@ -42,6 +43,7 @@ enum Command {
     Detach(cmd::detach::Detach),
     Migrate(cmd::migrate::Migrate),
     Evict(cmd::evict::Evict),
+    Quota(cmd::quota::Quota),
     Run(cmd::run::Run),
     Doctor(cmd::doctor::Doctor),
     Tour(tour::Tour),
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Detach(command) => command.run(&mut out),
         Command::Migrate(command) => command.run(&mut out),
         Command::Evict(command) => command.run(&mut out),
+        Command::Quota(command) => command.run(&mut out),
         Command::Run(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
         Command::Tour(command) => command.run(&mut out),
@@ -96,6 +99,13 @@ mod tests {
             "migrate --pid 1 --to cohmem3 --range 0x1000+64K --fill --shared --exec",
             "migrate --pid 1 --to system --dry-run",
             "evict cohmem0 --timeout 2m",
+            "quota list",
+            "quota list cohmem0 --json",
+            "quota set cohmem0 4G --user root",
+            "quota set 0 0 --default",
+            "quota set 0 unlimited --user 1000",
+            "quota clear 0 --user 1000",
+            "quota clear cohmem1 --default",
             "run -- true",
             "run --device 1 --interval 50ms -- program --json -x",
             "doctor --json",
@@ -131,6 +141,12 @@ mod tests {
                 "migrate --pid 1 --to system --range 0x2000-0x1000",
                 "ends below its start",
             ),
+            ("quota", "Usage"),
+            ("quota set 0 4G", "--user"),
+            ("quota set 0 4G --user root --default", "--default"),
+            ("quota set 0 lots --default", "\"lots\""),
+            ("quota clear 0 --user no-such-user", "\"no-such-user\""),
+            ("quota clear --default", "DEVICE"),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
             ("completions csh", "csh"),

@@ -9,6 +9,7 @@
 //! - [`Device`]: migrates, queries, evicts
 //! - [`Region`]: memory that is born on a device
 //! - [`Process`]: another process, with the authority of an open `/proc/PID/pagemap`
+//! - [`quota`]: limits on what a user may hold of a device, and who holds what
 //! - [`dax`]: finds soft-reserved memory and takes it over from the kernel's dax drivers
 //!
 //! What a migration did is a value ([`Migrated`]), also when every page stayed; an [`Error`] says
@@ -43,6 +44,7 @@ mod holders;
 mod migrate;
 mod process;
 mod query;
+pub mod quota;
 mod region;
 mod summary;
 #[expect(

@@ -8,6 +8,7 @@ pub(crate) mod evict;
 pub(crate) mod list;
 pub(crate) mod man;
 pub(crate) mod migrate;
+pub(crate) mod quota;
 pub(crate) mod run;
 
 /// Reads a device number for clap.
