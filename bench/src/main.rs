@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod dmirror;
 mod figure;
 mod migrate;
 mod sys;
@@ -25,11 +26,14 @@ struct Cli {
 enum Bench {
     /// The driver's migration against move_pages(2) between two NUMA nodes, and memcpy.
     Migrate(migrate::Args),
+    /// Our test device against the kernel's own.
+    Dmirror(dmirror::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Migrate(args) => migrate::run(&args),
+        Bench::Dmirror(args) => dmirror::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
-//! `move_pages(2)`, the peer, and the memory that both move. Every unsafe block of the crate is here.
+//! `move_pages(2)` and the test devices' commands, and the memory that they move. Every unsafe block of the crate is here.
 
-use std::{io::Error, ptr::NonNull};
+use std::{fs::File, io::Error, os::fd::AsRawFd as _, ptr::NonNull};
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
@@ -124,5 +124,47 @@ impl MovePages {
             .zip(&self.nodes)
             .filter(|(status, node)| status == node)
             .count())
+    }
+}
+
+/// What the test devices do with a range of pages (`lib/test_hmm_uapi.h`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum DeviceCommand {
+    /// Moves it to the device, and copies what the device sees then.
+    ToDevice = 2,
+    /// Moves it home.
+    ToSystem = 3,
+}
+
+/// The argument of the test devices' commands.
+#[repr(C)]
+struct DeviceArgument {
+    address: u64,
+    buffer: u64,
+    nr_pages: u64,
+    nr_done: u64,
+    nr_faults: u64,
+}
+
+impl DeviceCommand {
+    /// Runs the command on `pages`; `seen`, as large, is where the device's copy goes. Returns the number
+    /// of pages that were done.
+    pub(crate) fn call(self, device: &File, pages: &Pages, seen: &mut Pages) -> Result<u64, Error> {
+        assert_eq!(pages.len, seen.len, "the copy is as large as the original");
+        let mut argument = DeviceArgument {
+            address: pages.base.as_ptr().expose_provenance() as u64,
+            buffer: seen.base.as_ptr().expose_provenance() as u64,
+            nr_pages: (pages.len / PAGE) as u64,
+            nr_done: 0,
+            nr_faults: 0,
+        };
+        let number = libc::_IOWR::<DeviceArgument>(u32::from(b'H'), self as u32);
+        // SAFETY: the command reads and writes the argument, which outlives the call; it moves `pages` and
+        // keeps their content; it writes to `seen` only, which is mapped and borrowed uniquely.
+        let result = unsafe { libc::ioctl(device.as_raw_fd(), number, &raw mut argument) };
+        if result < 0 {
+            return Err(Error::last_os_error());
+        }
+        Ok(argument.nr_done)
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     kmod::{self, Variant},
     lab::{self, Cpu, Guest, ModuleLoad, Output, Range},
     place::{cargo, target},
+    selftest::{self, Suite},
     setup::{self, Group},
 };
 
@@ -18,9 +19,9 @@ pub(crate) struct Args {
     /// Which
     #[arg(value_enum)]
     name: Name,
-    /// MiB to move each time
-    #[arg(long, default_value_t = 256, value_name = "MIB")]
-    size: u64,
+    /// MiB to move each time [default: 256; 64 for dmirror, whose devices have 256]
+    #[arg(long, value_name = "MIB")]
+    size: Option<u64>,
     /// Rounds
     #[arg(long, default_value_t = 7)]
     rounds: u64,
@@ -30,6 +31,8 @@ pub(crate) struct Args {
 enum Name {
     /// The driver's migration against move_pages(2) and memcpy, in the lab
     Migrate,
+    /// The test device against the kernel's own, in the lab
+    Dmirror,
 }
 
 /// Figures that a run must print.
@@ -42,17 +45,26 @@ const MIGRATE_FIGURES: [&str; 6] = [
     "figure migrate.query.vs_move ",
 ];
 
+/// Figures that a run must print.
+const DMIRROR_FIGURES: [&str; 2] = [
+    "figure dmirror.to_device.vs_test_hmm ",
+    "figure dmirror.to_system.vs_test_hmm ",
+];
+
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.name {
         Name::Migrate => {
             for cpu in [Cpu::Max, Cpu::ByWords] {
                 println!("{}", conditions(cpu));
-                migrate(cpu, args.size, args.rounds, Output::Inherit)?;
+                migrate(cpu, args.size.unwrap_or(256), args.rounds, Output::Inherit)?;
             }
-            Ok(ExitCode::SUCCESS)
+        }
+        Name::Dmirror => {
+            dmirror(args.size.unwrap_or(64), args.rounds, Output::Inherit)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What an emulated processor makes of copies, which decides what the figures mean.
@@ -72,16 +84,45 @@ fn conditions(cpu: Cpu) -> &'static str {
 /// Runs each benchmark small, for its output and its content check.
 pub(crate) fn check() -> Result<()> {
     for cpu in [Cpu::Max, Cpu::ByWords] {
-        let output = migrate(cpu, 32, 3, Output::Capture)?;
         println!("{}", conditions(cpu));
-        print!("{output}");
-        for figure in MIGRATE_FIGURES {
-            if !output.contains(figure) {
-                bail!("the benchmark prints no line \"{figure}...\"");
-            }
+        expect_figures(&migrate(cpu, 32, 3, Output::Capture)?, &MIGRATE_FIGURES)?;
+    }
+    expect_figures(&dmirror(16, 2, Output::Capture)?, &DMIRROR_FIGURES)
+}
+
+fn expect_figures(output: &str, figures: &[&str]) -> Result<()> {
+    print!("{output}");
+    for figure in figures {
+        if !output.contains(figure) {
+            bail!("the benchmark prints no line \"{figure}...\"");
         }
     }
     Ok(())
+}
+
+fn dmirror(size_mib: u64, nr_rounds: u64, output: Output) -> Result<String> {
+    setup::ensure(Group::Guest)?;
+    setup::ensure(Group::Source)?;
+    cargo(&["build", "--quiet", "--release", "--package", "cohmem-bench"])?;
+    let ours = kmod::build(Variant::Dmirror)?;
+    let theirs = selftest::test_device(&Suite::unpack()?)?;
+    let program = target()?.join("release/cohmem-bench");
+    let guest = Guest::default();
+    let mut command = vec![program.display().to_string(), "dmirror".to_owned()];
+    command.push(format!("--ours={}", ours.display()));
+    command.push(format!("--theirs={}", theirs.display()));
+    for parameter in selftest::parameters(&guest) {
+        command.push(format!("--parameter={parameter}"));
+    }
+    command.push(format!("--size={size_mib}"));
+    command.push(format!("--rounds={nr_rounds}"));
+    let guest = Guest {
+        command,
+        timeout: Duration::from_secs(1800),
+        output,
+        ..guest
+    };
+    measured(&guest)
 }
 
 fn migrate(cpu: Cpu, size_mib: u64, nr_rounds: u64, output: Output) -> Result<String> {
@@ -116,6 +157,11 @@ fn migrate(cpu: Cpu, size_mib: u64, nr_rounds: u64, output: Output) -> Result<St
         output,
         ..Guest::default()
     };
+    measured(&guest)
+}
+
+/// Runs a benchmark and returns what it printed.
+fn measured(guest: &Guest) -> Result<String> {
     let outcome = guest.run()?;
     lab::tell(&outcome);
     if !outcome.is_success() {

@@ -18,6 +18,9 @@ pub(crate) struct Args {
     /// Build the test device, `cohmem_dmirror.ko`, instead.
     #[arg(long, conflicts_with = "hooks")]
     dmirror: bool,
+    /// Build the example of a driver, `cohmem_example.ko`, instead.
+    #[arg(long, conflicts_with_all = ["hooks", "dmirror"])]
+    example: bool,
     /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build
     /// [default: the newest installed].
     #[arg(long, value_name = "RELEASE")]
@@ -30,6 +33,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Variant::Hooks
     } else if args.dmirror {
         Variant::Dmirror
+    } else if args.example {
+        Variant::Example
     } else {
         Variant::Shipped
     };
@@ -68,4 +73,32 @@ pub(crate) fn build_for(variant: Variant, kernel: Option<&str>) -> Result<PathBu
     };
     let tree = Tree::new(place::repository()?, place::target()?.join("kmod"));
     cohmem_kbuild::build(&tree, &release, &Toolchain::find(None)?, variant)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::place::repository;
+
+    /// The code of a document's fenced blocks of Rust.
+    fn rust_blocks(document: &str) -> Vec<&str> {
+        document
+            .split("```rust\n")
+            .skip(1)
+            .filter_map(|rest| Some(rest.split_once("```")?.0))
+            .collect()
+    }
+
+    #[test]
+    fn the_documents_driver_is_the_one_that_is_built() {
+        let tree = repository().expect("the tree");
+        let document = fs::read_to_string(tree.join("docs/writing-a-driver.md")).expect("docs");
+        let driver = fs::read_to_string(tree.join("kernel/example/src/lib.rs")).expect("driver");
+        let blocks = rust_blocks(&document);
+        assert!(blocks.len() >= 4, "the document shows the driver");
+        for block in blocks {
+            assert!(driver.contains(block), "not in the driver:\n{block}");
+        }
+    }
 }

@@ -7,13 +7,17 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod conformance;
 mod docs;
+mod engine;
 mod kmod;
 mod lab;
 mod lints;
 mod mutants;
 mod package;
 mod place;
+mod privilege;
+mod selftest;
 mod setup;
 mod test;
 mod tour;
@@ -29,7 +33,7 @@ struct Cli {
 enum Job {
     /// Run every check of the tree, as CI does
     Test(test::Args),
-    /// Show the main job: live programs' memory moves to a device and home, in the lab
+    /// Show the main job: memory moves to a device and home while threads use it
     Tour(tour::Args),
     /// Boot the lab's virtual machine and run a command in it
     Lab(lab::Args),
@@ -39,6 +43,8 @@ enum Job {
     Package(package::Args),
     /// Make the manual pages and shell completions
     Docs(docs::Args),
+    /// Run the kernel's own tests of device memory on the test device, and on the kernel's
+    Selftest(selftest::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
@@ -47,6 +53,8 @@ enum Job {
     Mutants(mutants::Args),
     /// Install the Debian packages that the other jobs need (they do so themselves, too)
     Setup(setup::Args),
+    /// Run a program that is refused userfaultfd, as in a strict container
+    WithoutUserfaultfd(privilege::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,10 +65,12 @@ fn main() -> ExitCode {
         Job::Kmod(args) => kmod::run(&args),
         Job::Package(args) => package::run(&args),
         Job::Docs(args) => docs::run(&args),
+        Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
         Job::Mutants(args) => mutants::run(&args),
         Job::Setup(args) => setup::run(&args),
+        Job::WithoutUserfaultfd(args) => privilege::run_without_userfaultfd(&args),
     };
     match outcome {
         Ok(code) => code,

@@ -15,7 +15,13 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::place::{TREE_VARIABLE, repository, target};
 
+mod engine;
 mod list;
+
+/// Seconds that a host test may take: a mutant that hangs is noticed as well.
+const HOST_LIMIT: &str = "300";
+/// What `timeout` ends with when it ended the program.
+const TIME_LIMIT_STATUS: i32 = 124;
 
 /// Arguments of `cargo xtask mutants`.
 #[derive(clap::Args)]
@@ -43,7 +49,8 @@ struct Mutant {
 
 /// A test that must fail.
 enum Test {
-    /// A host test of a package: test target, and a part of the test's name.
+    /// A host test of a package: test target (`lib` for the tests inside the library), and a part of the
+    /// test's name.
     Host {
         package: &'static str,
         target: &'static str,
@@ -59,8 +66,7 @@ enum Test {
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let filter = args.filter.as_deref().unwrap_or_default();
-    let mutants: Vec<_> = list::MUTANTS
-        .iter()
+    let mutants: Vec<_> = all()
         .filter(|mutant| (mutant.is_in_ci || !args.ci) && mutant.name.contains(filter))
         .collect();
     if mutants.is_empty() {
@@ -78,12 +84,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Runs the fixed part.
 pub(crate) fn check() -> Result<()> {
-    run_all(
-        &list::MUTANTS
-            .iter()
-            .filter(|mutant| mutant.is_in_ci)
-            .collect::<Vec<_>>(),
-    )
+    run_all(&all().filter(|mutant| mutant.is_in_ci).collect::<Vec<_>>())
+}
+
+fn all() -> impl Iterator<Item = &'static Mutant> {
+    list::MUTANTS.iter().chain(engine::MUTANTS)
+}
+
+/// The arguments of `cargo test` for a target.
+fn target_arguments(target: &str) -> Vec<&str> {
+    match target {
+        "lib" => vec!["--lib"],
+        target => vec!["--test", target],
+    }
 }
 
 fn run_all(mutants: &[&Mutant]) -> Result<()> {
@@ -130,9 +143,10 @@ fn check_unchanged(mutants: &[&Mutant]) -> Result<()> {
         if checked.contains(&(package, target)) {
             continue;
         }
-        let test = ["test", "--quiet", "--package", package, "--test", target];
-        let (passed, output) = call(&copy_tree()?, true, &test)?;
-        if !passed {
+        let mut test = vec!["test", "--quiet", "--package", package];
+        test.extend(target_arguments(target));
+        let (ended, output) = call(&copy_tree()?, Program::HostTest, &test)?;
+        if ended != Ended::Passed {
             bail!("without a fault, the tests of {package} fail:\n{output}");
         }
         checked.push((package, target));
@@ -158,10 +172,14 @@ impl Mutant {
                 package,
                 target,
                 name,
-            } => (
-                vec!["test", "--no-run", "--package", package, "--test", target],
-                vec!["test", "--package", package, "--test", target, name],
-            ),
+            } => {
+                let mut build = vec!["test", "--no-run", "--package", package];
+                build.extend(target_arguments(target));
+                let mut test = vec!["test", "--package", package];
+                test.extend(target_arguments(target));
+                test.push(name);
+                (build, test)
+            }
             Test::Guest { stage, name } => {
                 let build = if stage == "hooks" {
                     vec!["kmod", "--hooks"]
@@ -172,27 +190,58 @@ impl Mutant {
             }
         };
         let is_host = matches!(self.test, Test::Host { .. });
-        let (built, output) = call(&tree, is_host, &build)?;
-        if !built {
+        let (builder, tester) = if is_host {
+            (Program::Cargo, Program::HostTest)
+        } else {
+            (Program::Own, Program::Own)
+        };
+        let (built, output) = call(&tree, builder, &build)?;
+        if built != Ended::Passed {
             bail!("it does not build:\n{output}");
         }
-        let (passed, output) = call(&tree, is_host, &test)?;
+        let (ended, output) = call(&tree, tester, &test)?;
+        let passed = ended == Ended::Passed;
         if passed && is_host && !output.contains(" 0 failed;") || output.contains("running 0 tests")
         {
             bail!("its test did not run:\n{output}");
+        }
+        if ended == Ended::TimeLimit {
+            println!("          {} was caught by time limit", self.name);
         }
         Ok(!passed)
     }
 }
 
-/// Runs cargo or this program in the copy; whether it succeeded, and what it printed.
-fn call(tree: &Path, is_host: bool, arguments: &[&str]) -> Result<(bool, String)> {
-    let program = if is_host {
-        PathBuf::from(env!("CARGO"))
-    } else {
-        std::env::current_exe()?
+/// What is run in the copy.
+#[derive(Clone, Copy)]
+enum Program {
+    Cargo,
+    /// Cargo, with a time limit.
+    HostTest,
+    /// This program.
+    Own,
+}
+
+/// How it ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Passed,
+    Failed,
+    TimeLimit,
+}
+
+/// Runs a program in the copy; how it ended, and what it printed.
+fn call(tree: &Path, program: Program, arguments: &[&str]) -> Result<(Ended, String)> {
+    let mut command = match program {
+        Program::Cargo => Command::new(env!("CARGO")),
+        Program::HostTest => {
+            let mut command = Command::new("timeout");
+            command.args([HOST_LIMIT, env!("CARGO")]);
+            command
+        }
+        Program::Own => Command::new(std::env::current_exe()?),
     };
-    let output = Command::new(program)
+    let output = command
         .args(arguments)
         .current_dir(tree)
         .env(TREE_VARIABLE, tree)
@@ -202,7 +251,12 @@ fn call(tree: &Path, is_host: bool, arguments: &[&str]) -> Result<(bool, String)
         .with_context(|| arguments.join(" "))?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
-    Ok((output.status.success(), text))
+    let ended = match output.status.code() {
+        Some(0) => Ended::Passed,
+        Some(TIME_LIMIT_STATUS) => Ended::TimeLimit,
+        _ => Ended::Failed,
+    };
+    Ok((ended, text))
 }
 
 /// A fresh copy of the files under version control; unchanged files keep their times, so that builds

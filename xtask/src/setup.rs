@@ -34,10 +34,18 @@ pub(crate) enum Group {
     Programs,
     /// To make Debian packages, and to check them and the manual.
     Package,
+    /// The kernel's source, for its own tests.
+    Source,
 }
 
 impl Group {
-    const ALL: [Self; 4] = [Self::Build, Self::Guest, Self::Programs, Self::Package];
+    const ALL: [Self; 5] = [
+        Self::Build,
+        Self::Guest,
+        Self::Programs,
+        Self::Package,
+        Self::Source,
+    ];
 
     fn packages(self) -> &'static [&'static str] {
         match self {
@@ -69,6 +77,7 @@ impl Group {
                 // Its systemd-sysusers.
                 "systemd",
             ],
+            Self::Source => &["linux-source-6.12", "libc6-dev", "tar", "xz-utils"],
         }
     }
 }

@@ -12,11 +12,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    bench,
+    bench, conformance, engine,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
     lints, mutants, package,
     place::{cargo, repository, target},
+    selftest,
     setup::{self, Group},
     tour,
 };
@@ -39,9 +40,11 @@ enum Stage {
     Lints,
     /// Unit, model and host tests
     Host,
-    /// The frame allocator under loom
+    /// The frame allocator and the engine's hand-over under loom
     Loom,
-    /// The module builds, and its object passes the checks
+    /// The engine at every level: as the caller, and as a user without privilege
+    Engine,
+    /// The modules build, and their objects pass the checks
     Kmod,
     /// The lab notices planted bugs
     Lab,
@@ -51,11 +54,17 @@ enum Stage {
     Poison,
     /// Races that the test build of the module forces open
     Hooks,
+    /// The test device, where the kernel's own tests do not look
+    Dmirror,
+    /// The kernel's own tests of device memory, on the test device
+    Selftest,
     /// Taking memory over from the kernel's dax drivers, and giving it back
     Dax,
     /// The manual, the Debian packages: built, checked, installed, upgraded, purged
     Package,
-    /// The tour, small
+    /// The library's contract on every backend, at every level of privilege
+    Conformance,
+    /// The tours, small: the engine's at every level of privilege, the driver's in the lab
     Tour,
     /// The benchmark, small: for its output and its content check
     Bench,
@@ -107,10 +116,20 @@ impl Stage {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
-            Self::Kmod => kmod::build(Variant::Shipped).map(drop),
+            Self::Engine => engine::check(),
+            Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
+                .into_iter()
+                .try_for_each(|variant| kmod::build(variant).map(drop)),
             Self::Lab => lab::self_check(),
             Self::Guest => {
-                let skipped = ["--skip", "poison::", "--skip", "hooks::"];
+                let skipped = [
+                    "--skip",
+                    "poison::",
+                    "--skip",
+                    "hooks::",
+                    "--skip",
+                    "dmirror::",
+                ];
                 let filter: Vec<_> = filter.into_iter().chain(skipped).collect();
                 guest_tests(Variant::Shipped, &filter, Duration::from_secs(1200))
             }
@@ -122,8 +141,14 @@ impl Stage {
                 let filter = filter.unwrap_or("hooks::");
                 guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
             }
+            Self::Dmirror => {
+                let filter = filter.unwrap_or("dmirror::");
+                guest_tests(Variant::Dmirror, &[filter], Duration::from_secs(300))
+            }
+            Self::Selftest => selftest::check(),
             Self::Dax => dax(),
             Self::Package => package::test::check(),
+            Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),
@@ -134,30 +159,32 @@ impl Stage {
 /// The tests that need no guest.
 fn host() -> Result<()> {
     setup::ensure(Group::Build)?;
-    cargo(&["test", "--workspace", "--quiet"])
+    // The engine has a stage of its own.
+    cargo(&[
+        "test",
+        "--workspace",
+        "--exclude",
+        "cohmem-engine",
+        "--quiet",
+    ])
 }
 
 fn loom() -> Result<()> {
-    let directory = target()?.join("loom");
-    let status = Command::new(env!("CARGO"))
-        .args([
-            "test",
-            "--quiet",
-            "--release",
-            "--package",
-            "cohmem-frames",
-            "--lib",
-            "--test",
-            "loom",
-        ])
-        .env("RUSTFLAGS", "--cfg loom")
-        .env("LOOM_MAX_PREEMPTIONS", "2")
-        .env("CARGO_TARGET_DIR", directory)
-        .current_dir(repository()?)
-        .status()
-        .context("cargo test")?;
-    if !status.success() {
-        bail!("the loom tests: {status}");
+    let frames = ["--package", "cohmem-frames", "--lib", "--test", "loom"];
+    let engine = ["--package", "cohmem-engine", "--lib"];
+    for selection in [&frames[..], &engine[..]] {
+        let status = Command::new(env!("CARGO"))
+            .args(["test", "--quiet", "--release"])
+            .args(selection)
+            .env("RUSTFLAGS", "--cfg loom")
+            .env("LOOM_MAX_PREEMPTIONS", "2")
+            .env("CARGO_TARGET_DIR", target()?.join("loom"))
+            .current_dir(repository()?)
+            .status()
+            .context("cargo test")?;
+        if !status.success() {
+            bail!("the loom tests of {}: {status}", selection[1]);
+        }
     }
     Ok(())
 }
@@ -203,12 +230,15 @@ fn guest_tests(variant: Variant, filter: &[&str], timeout: Duration) -> Result<(
         "--package",
         "cohmem-cli",
     ])?;
-    let module = kmod::build(variant)?;
+    let mut load = ModuleLoad::file(kmod::build(variant)?);
+    if variant == Variant::Dmirror {
+        load.parameters = selftest::parameters(&Guest::default()).join(" ");
+    }
     let program = target()?.join("debug/guest-tests");
     let mut command = vec![program.display().to_string()];
     command.extend(filter.iter().map(|&word| word.to_owned()));
     let guest = Guest {
-        modules: vec![ModuleLoad::file(module)],
+        modules: vec![load],
         command,
         timeout,
         ..Guest::default()

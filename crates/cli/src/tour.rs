@@ -1,10 +1,11 @@
-//! `cohmem tour`: the main job on real, unmodified programs, step by step, each step checked.
+//! `cohmem tour`: the main job, step by step, each step checked.
 //!
 //! | module | what |
 //! |---|---|
-//! | [`steps`] | the story: what is done in which order |
-//! | [`attachment`] | the device of the tour, given back on every path |
-//! | [`redis`], [`numeric`], [`background`] | the programs: two that move, two that must not be touched |
+//! | [`graph`] | on the engine or a NUMA node: a graph that moves while threads search it |
+//! | [`steps`] | with the driver, the story: what is done in which order |
+//! | [`attachment`] | the device of that tour, given back on every path |
+//! | [`redis`], [`numeric`], [`background`] | its programs: two that move, two that must not be touched |
 //! | [`moves`] | migration of a whole program, counted |
 //! | [`census`] | who holds the device's frames, counted in `/proc` while the programs stand still |
 //! | [`report`] | checks, summary table, `--json` |
@@ -13,11 +14,12 @@
 //! ordinary early end, and for a tour that is killed the kernel does it.
 
 use clap::Args;
-use cohmem::ByteCount;
+use cohmem::{Backend, ByteCount};
 
 mod attachment;
 mod background;
 mod census;
+mod graph;
 mod machine;
 mod moves;
 mod numeric;
@@ -40,39 +42,49 @@ use crate::{
     output::Output,
 };
 
-/// Show the main job, step by step, on real programs, and check each step.
+/// Show the main job, step by step, and check each step.
 ///
-/// A database server under load and a numerical program run unmodified; their memory moves to the
-/// device, stays there, comes home, and the device is taken away, all while they run. Needs root,
-/// the module, soft-reserved memory, redis-server and python3 with numpy; `cargo xtask tour` shows
-/// it in a virtual machine that has all that.
+/// Threads search a graph, breadth-first, while its memory moves to the device, in part back, and
+/// home. By default the device is emulated by the engine, which needs no privilege and nothing
+/// installed.
+///
+/// With `--backend driver` it is the kernel module's, and real programs run unmodified: a database
+/// server under load and a numerical one. That needs root, the module, soft-reserved memory,
+/// redis-server and python3 with numpy; `cargo xtask tour --backend driver` shows it in a virtual
+/// machine that has all that.
 #[derive(Args, Debug)]
 pub(crate) struct Tour {
-    /// Where device memory comes from.
-    #[arg(long, value_enum, default_value_t = Backend::Driver)]
-    backend: Backend,
-    /// Size of the numerical program's array.
+    /// Where device memory comes from: engine[:SIZE | :/dev/daxX.Y][,level=1..3][,huge], numa[:N],
+    /// driver[:N], or auto.
+    #[arg(long, value_parser = backend)]
+    backend: Option<Backend>,
+    /// Size of the graph, or with the driver of the numerical program's array.
     #[arg(long, default_value = "256M", value_parser = size)]
     size: ByteCount,
-    /// Use the attached device cohmemN or N, on which nothing lives yet, instead of attaching one.
+    /// The unit that moves: a power of two from 4K on; not with the driver.
+    #[arg(long, value_parser = bytes)]
+    granule: Option<ByteCount>,
+    /// With the driver: use the attached device cohmemN or N, on which nothing lives yet, instead of
+    /// attaching one.
     #[arg(long, value_name = "N", value_parser = device_number)]
     device: Option<u32>,
-}
-
-/// Where device memory comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Backend {
-    /// The kernel module, with soft-reserved memory; needs root.
-    Driver,
 }
 
 const SIZE_LEAST: ByteCount = ByteCount::new(4 << 20);
 const SIZE_MOST: ByteCount = ByteCount::new(64 << 30);
 
+fn backend(text: &str) -> std::result::Result<Backend, String> {
+    text.parse()
+        .map_err(|error: cohmem::Error| error.to_string())
+}
+
+fn bytes(text: &str) -> std::result::Result<ByteCount, String> {
+    text.parse()
+        .map_err(|error: cohmem::Error| error.to_string())
+}
+
 fn size(text: &str) -> std::result::Result<ByteCount, String> {
-    let size: ByteCount = text
-        .parse()
-        .map_err(|error: cohmem::Error| error.to_string())?;
+    let size = bytes(text)?;
     if size < SIZE_LEAST || size > SIZE_MOST {
         return Err(format!("{size} is not from {SIZE_LEAST} to {SIZE_MOST}"));
     }
@@ -86,7 +98,7 @@ impl Tour {
         let mut report = Report::default();
         let ended = stop
             .listen()
-            .and_then(|()| steps::run(self, &voice, &stop, &mut report));
+            .and_then(|()| self.tell(&voice, &stop, &mut report));
         // What fails after that fails because of it.
         let ended = ended.map_err(|trouble| match stop.is_set() {
             true => Trouble::Interrupted,
@@ -108,6 +120,26 @@ impl Tour {
                     Trouble::NotHere(_) => Exit::Impossible,
                     Trouble::Interrupted | Trouble::Failed { .. } => Exit::Partly,
                 })
+            }
+        }
+    }
+}
+
+impl Tour {
+    fn tell(
+        &self,
+        voice: &Voice,
+        stop: &Stop,
+        report: &mut Report,
+    ) -> std::result::Result<(), Trouble> {
+        match &self.backend {
+            Some(Backend::Driver(number)) => {
+                let device = self.device.or(*number);
+                steps::run(self.size, device, voice, stop, report)
+            }
+            backend => {
+                let choice = graph::Choice::new(backend.as_ref(), self.size, self.granule);
+                graph::run(&choice, voice, stop, report)
             }
         }
     }

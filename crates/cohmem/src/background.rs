@@ -28,7 +28,8 @@ struct Shared {
     is_cancelled: AtomicBool,
 }
 
-/// A running migration, see [`Device::start_migration`].
+/// A running migration, see [`Device::start_migration`] and
+/// [`Mover::start_migration`](crate::Mover::start_migration).
 ///
 /// Dropping it lets the migration go on to its end.
 pub struct Migration {
@@ -61,7 +62,7 @@ impl Migration {
         })
     }
 
-    fn spawn(
+    pub(crate) fn spawn(
         total: u64,
         migrate_fn: impl FnOnce(&mut dyn FnMut(&Migrated) -> ControlFlow<()>) -> Result<Migrated>
         + Send
@@ -119,7 +120,7 @@ impl Migration {
     ///
     /// # Errors
     ///
-    /// Those of [`Device::migrate`].
+    /// Those of [`Device::migrate`] or [`Mover::migrate`](crate::Mover::migrate).
     ///
     /// # Panics
     ///

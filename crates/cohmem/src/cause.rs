@@ -5,15 +5,19 @@ use std::{fmt, io, path::PathBuf};
 use cohmem_uapi::{FRAME_BYTES, RANGE_ALIGN};
 
 use crate::{
+    backend,
     command::Failed,
     error::{Error, ErrorKind},
-    units::{ByteCount, PhysRange},
+    pool::refusal::Refusal,
+    units::PhysRange,
 };
 
 /// The values behind an [`Error`].
 #[derive(Debug)]
 pub(crate) enum Cause {
     Command(Failed),
+    Refusal(Refusal),
+    Engine(cohmem_engine::Error),
     NoNode {
         path: PathBuf,
         source: io::Error,
@@ -48,17 +52,6 @@ pub(crate) enum Cause {
         bytes: u64,
     },
     EmptyRegion,
-    NoRoom {
-        device: u32,
-        needed: u64,
-        free: u64,
-    },
-    NotPlaced {
-        device: u32,
-        asked: u64,
-        stayed: u64,
-        text: String,
-    },
     Mmap {
         length: u64,
         source: io::Error,
@@ -128,6 +121,8 @@ impl Cause {
     pub(crate) fn kind(&self) -> ErrorKind {
         match self {
             Self::Command(failed) => failed.kind(),
+            Self::Refusal(refusal) => refusal.kind(),
+            Self::Engine(error) => backend::engine::kind(error),
             Self::NoNode { source, .. } | Self::File { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound if matches!(self, Self::NoNode { .. }) => {
                     ErrorKind::NoDriver
@@ -151,7 +146,6 @@ impl Cause {
             Self::Backwards { .. } | Self::Wraps { .. } => ErrorKind::OutOfRange,
             Self::BadLimit { .. } => ErrorKind::Misaligned,
             Self::EmptyRegion => ErrorKind::Empty,
-            Self::NoRoom { .. } | Self::NotPlaced { .. } => ErrorKind::NoFrames,
             Self::Mmap { .. } => ErrorKind::NoMemory,
             Self::NoPhysAddresses => ErrorKind::NotPermitted,
             Self::NoDaxDevice { .. } | Self::NoCandidate => ErrorKind::NotFound,
@@ -168,6 +162,8 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Refusal(refusal) => refusal.fmt(f),
+            Self::Engine(error) => error.fmt(f),
             Self::Command(failed) => failed.fmt(f),
             Self::NoNode { path, source } if source.kind() == io::ErrorKind::NotFound => {
                 write!(
@@ -221,25 +217,6 @@ impl fmt::Display for Cause {
                 "a limit of {bytes} bytes is not a multiple of {FRAME_BYTES}"
             ),
             Self::EmptyRegion => write!(f, "a region of 0 bytes was asked for; the least is 1"),
-            Self::NoRoom {
-                device,
-                needed,
-                free,
-            } => write!(
-                f,
-                "cohmem{device} has {free} free frames ({}), the region needs {needed} ({})",
-                ByteCount::of_frames(*free),
-                ByteCount::of_frames(*needed)
-            ),
-            Self::NotPlaced {
-                device,
-                asked,
-                stayed,
-                text,
-            } => write!(
-                f,
-                "{stayed} of {asked} pages could not be placed on cohmem{device}: {text}"
-            ),
             Self::Mmap { length, .. } => write!(f, "cannot map {length} bytes"),
             Self::File { doing, path, .. } => write!(f, "cannot {doing} {}", path.display()),
             Self::Unreadable { path, text } => {

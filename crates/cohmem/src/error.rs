@@ -3,6 +3,7 @@
 use std::{error, fmt};
 
 pub(crate) use crate::cause::Cause;
+use crate::pool::refusal::Refusal;
 
 /// What the library's functions return.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -57,6 +58,8 @@ pub enum ErrorKind {
     NotFound,
     /// The kernel would not give the memory up; nothing has changed.
     Refused,
+    /// The region was dropped.
+    Gone,
     /// A file of the system could not be read or written.
     Io,
 }
@@ -85,6 +88,8 @@ impl Error {
                 ..
             }
             | Cause::Mmap { source, .. } => source.raw_os_error(),
+            Cause::Refusal(refusal) => refusal.io()?.raw_os_error(),
+            Cause::Engine(error) => error.raw_os_error(),
             _ => None,
         }
     }
@@ -116,8 +121,16 @@ impl error::Error for Error {
             Cause::NotGivenBack { source, .. } => Some(source),
             Cause::UndoFailed { first, .. } => error::Error::source(first),
             Cause::BadRecord { source, .. } => Some(source),
+            Cause::Refusal(refusal) => Some(refusal.io()?),
+            Cause::Engine(error) => error::Error::source(error),
             _ => None,
         }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Cause::Refusal(refusal).into()
     }
 }
 

@@ -29,6 +29,21 @@ pub struct PageMap {
 }
 
 impl PageMap {
+    /// The map of a region's pages; those on its own device are `nr_here`.
+    pub(crate) fn of_entries(range: AddrRange, entries: Vec<PageEntry>) -> Self {
+        let mut nr_by_tier = [0; 4];
+        for entry in &entries {
+            nr_by_tier[entry.tier() as usize] += 1;
+        }
+        let nr_here = nr_by_tier[Tier::Device as usize];
+        Self {
+            range,
+            entries,
+            nr_by_tier,
+            nr_here,
+        }
+    }
+
     /// The range that was asked for.
     #[must_use]
     pub const fn range(&self) -> AddrRange {

@@ -1,6 +1,6 @@
 //! Addresses, ranges and sizes as types of their own.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, ptr::NonNull, str::FromStr};
 
 use cohmem_uapi::FRAME_BYTES;
 use serde::{Deserialize, Serialize};
@@ -181,6 +181,15 @@ impl AddrRange {
         let start = span.start.addr() as u64 & !(FRAME_BYTES - 1);
         let end = (span.end.addr() as u64).next_multiple_of(FRAME_BYTES);
         Self { start, end }
+    }
+
+    /// The pages of a mapping, which are whole.
+    pub(crate) fn of_span(start: NonNull<u8>, length: usize) -> Self {
+        let start = start.addr().get() as u64;
+        Self {
+            start,
+            end: start + length as u64,
+        }
     }
 
     /// First address.

@@ -44,6 +44,8 @@ pub enum Variant {
     Hooks,
     /// `cohmem_dmirror.ko`, the device that the kernel's own tests of device memory run on.
     Dmirror,
+    /// `cohmem_example.ko`, the driver of `docs/writing-a-driver.md`.
+    Example,
 }
 
 impl Variant {
@@ -52,6 +54,7 @@ impl Variant {
             Self::Shipped => "shipped",
             Self::Hooks => "hooks",
             Self::Dmirror => "dmirror",
+            Self::Example => "example",
         }
     }
 
@@ -60,6 +63,7 @@ impl Variant {
         match self {
             Self::Shipped | Self::Hooks => "cohmem",
             Self::Dmirror => "cohmem_dmirror",
+            Self::Example => "cohmem_example",
         }
     }
 
@@ -68,12 +72,13 @@ impl Variant {
         match self {
             Self::Shipped | Self::Hooks => "kernel/module",
             Self::Dmirror => "kernel/dmirror",
+            Self::Example => "kernel/example",
         }
     }
 
     const fn cfg(self) -> &'static [&'static str] {
         match self {
-            Self::Shipped | Self::Dmirror => &[],
+            Self::Shipped | Self::Dmirror | Self::Example => &[],
             Self::Hooks => &["--cfg", "hooks"],
         }
     }

@@ -34,6 +34,7 @@ macro_rules! errnos {
 
 errnos! {
     EPERM = 1, "Operation not permitted.";
+    ENOENT = 2, "Nothing is there.";
     ESRCH = 3, "No such process.";
     EINTR = 4, "Interrupted by a signal.";
     EIO = 5, "The kernel reported an inconsistent result.";

@@ -150,7 +150,7 @@ impl<H: Host> Ledger<H> {
     /// Claims the right to evict; one task at a time holds it.
     pub(crate) fn begin_eviction(&self) -> Option<EvictionGuard<'_>> {
         let was_evicting = self.is_evicting.swap(true, Relaxed);
-        (!was_evicting).then_some(EvictionGuard {
+        (!was_evicting).then(|| EvictionGuard {
             flag: &self.is_evicting,
         })
     }

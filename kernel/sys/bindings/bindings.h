@@ -2,6 +2,7 @@
 /* What bindgen reads; bindings/allow.txt says which of its declarations are kept. */
 #include <linux/capability.h>
 #include <linux/cdev.h>
+#include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/device.h>
 #include <linux/file.h>
@@ -12,6 +13,7 @@
 #include <linux/memory_hotplug.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
+#include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/mmu_notifier.h>
 #include <linux/module.h>
@@ -23,5 +25,6 @@
 #include <linux/suspend.h>
 #include <linux/sysfs.h>
 #include <linux/topology.h>
+#include <linux/xarray.h>
 
 #include "helpers/helpers.h"

@@ -14,19 +14,24 @@
 
 struct anon_vma;
 struct class;
+struct dentry;
 struct dev_pagemap;
 struct device;
 struct file;
+struct file_operations;
 struct folio;
 struct inode;
 struct irq_work;
 struct lock_class_key;
 struct mm_struct;
+struct mmu_interval_notifier;
+struct mmu_notifier_range;
 struct page;
 struct rb_node;
 struct resource;
 struct rw_semaphore;
 struct vm_area_struct;
+struct xarray;
 
 /* memory.c: allocation and the state of system memory */
 void *cohmem_kvzalloc(size_t bytes);
@@ -160,6 +165,26 @@ bool cohmem_file_is_readable(const struct file *file);
 u32 cohmem_device_number(u32 base, u32 minor);
 bool cohmem_is_err(const void *pointer);
 long cohmem_ptr_err(const void *pointer);
+
+/* mirror.c: mirrored address spaces */
+void cohmem_interval_set_seq(struct mmu_interval_notifier *notifier, unsigned long seq);
+bool cohmem_interval_must_retry(struct mmu_interval_notifier *notifier, unsigned long seq);
+bool cohmem_notifier_may_block(const struct mmu_notifier_range *range);
+struct page *cohmem_hmm_page(unsigned long entry);
+bool cohmem_page_is_coherent(const struct page *page);
+bool cohmem_page_is_zero(const struct page *page);
+const void *cohmem_pagemap_owner(const struct dev_pagemap *pagemap);
+
+/* xarray.c: sparse arrays */
+void cohmem_xa_init(struct xarray *array);
+int cohmem_xa_store(struct xarray *array, unsigned long index, void *entry);
+void *cohmem_xa_find(struct xarray *array, unsigned long *index, unsigned long last);
+
+/* node.c: files of a driver */
+void *cohmem_inode_private(const struct inode *inode);
+struct dentry *cohmem_debugfs_create_file(const char *name, unsigned short mode, void *data,
+					  const struct file_operations *operations);
+struct page *cohmem_alloc_zeroed_page(void);
 
 /* hooks.c, in a module with test hooks only */
 bool cohmem_page_is_orphan(struct page *page);

@@ -7,18 +7,27 @@
 //!
 //! - [`pagemap`]: device memory with struct pages of its own
 //! - [`batch`], [`vma`], [`process`]: whose pages move, and how
+//! - [`mirror`], [`hmm`]: a device's page tables that follow a process's
+//! - [`module`], [`abi`]: a module's beginning and end, the arguments of its commands
+//! - [`node`]: device nodes and debugfs files; [`gup`]: pages held for a device's own use
 //! - [`page`], [`stock`], [`range`]: pages, system pages allocated ahead, physical ranges
-//! - [`memory`], [`sync`]: memory for the driver itself, locks, time
+//! - [`memory`], [`xarray`], [`sync`]: memory for the driver itself, locks, time
 //!
 //! There is no allocator and no panic: memory is asked for fallibly ([`memory`]), and a panic, which would
 //! be a bug, stops the kernel thread as `BUG()` does.
 #![no_std]
 #![deny(elided_lifetimes_in_paths)]
 
+pub mod abi;
 pub mod arrays;
 pub mod batch;
 pub mod copy;
+pub mod gup;
+pub mod hmm;
 pub mod memory;
+pub mod mirror;
+pub mod module;
+pub mod node;
 pub mod page;
 pub mod pagemap;
 pub mod process;
@@ -27,6 +36,7 @@ mod rmap;
 pub mod stock;
 pub mod sync;
 pub mod vma;
+pub mod xarray;
 
 #[cfg(hooks)]
 pub mod hooks;

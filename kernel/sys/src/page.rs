@@ -174,6 +174,45 @@ impl Page {
         unsafe { copy::page(target, source) }
     }
 
+    /// Copies its content out.
+    ///
+    /// # Safety
+    ///
+    /// The page is mapped or referenced by someone for the length of the call.
+    pub(crate) unsafe fn read(
+        self,
+        into: &mut [u8; PAGE_BYTES as usize],
+    ) -> Result<(), Unreadable> {
+        // SAFETY: the struct page exists by the type invariants; the kernel maps all such memory.
+        let source = unsafe { bindings::cohmem_page_address(self.as_ptr()) };
+        // SAFETY: `into` has a page's length, and is nobody else's; others may write to the source
+        // meanwhile, to whom no Rust reference exists; a machine check ends the copy early.
+        let nr_left = unsafe {
+            bindings::copy_mc_to_kernel(
+                into.as_mut_ptr().cast(),
+                source.cast_const(),
+                PAGE_BYTES as _,
+            )
+        };
+        if nr_left == 0 {
+            Ok(())
+        } else {
+            Err(Unreadable)
+        }
+    }
+
+    /// Replaces its content.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Self::read`], and whoever maps it expects that it is written to.
+    pub(crate) unsafe fn write(self, from: &[u8; PAGE_BYTES as usize]) {
+        // SAFETY: the struct page exists by the type invariants; the kernel maps all such memory.
+        let target = unsafe { bindings::cohmem_page_address(self.as_ptr()) }.cast::<u8>();
+        // SAFETY: both are a page long and apart from each other; no Rust reference to the page exists.
+        unsafe { target.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+    }
+
     /// Zeroes its content.
     ///
     /// # Safety

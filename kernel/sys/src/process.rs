@@ -33,6 +33,11 @@ impl Mm {
         Ok(Self { mm })
     }
 
+    /// The address space.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::mm_struct {
+        self.mm.as_ptr()
+    }
+
     /// The one behind an open file of procfs.
     ///
     /// Opening the file was the permission check: the kernel asked ptrace, the security modules and
@@ -49,25 +54,18 @@ impl Mm {
         // this call.
         unsafe { Self::try_use(mm) }.ok_or(Errno::ESRCH)
     }
-}
 
-impl Mm {
     /// `mm`, unless its last user is gone. Any context.
     ///
     /// # Safety
     ///
-    /// The memory of the address space stays until this returns.
+    /// The structure of the address space stays (`mmgrab`) until this returns.
     pub(super) unsafe fn try_use(mm: NonNull<bindings::mm_struct>) -> Option<Self> {
         // SAFETY: the address space is there by the caller's promise.
         let is_used = unsafe { bindings::cohmem_mmget_not_zero(mm.as_ptr()) };
         // Not `then_some`: its value is dropped, with a reference that is not ours, where there is no user.
         // INVARIANT: the reference was just taken.
         is_used.then(|| Self { mm })
-    }
-
-    /// The address space.
-    pub(super) fn as_ptr(&self) -> *mut bindings::mm_struct {
-        self.mm.as_ptr()
     }
 }
 
@@ -222,6 +220,22 @@ pub fn write_user(address: u64, bytes: &[u8]) -> Result<(), Errno> {
     let source = bytes.as_ptr().cast();
     // SAFETY: the source is `bytes`; the function checks the target and stops at what can't be written.
     let nr_left = unsafe { bindings::cohmem_copy_to_user(address, source, bytes.len() as _) };
+    if nr_left == 0 {
+        Ok(())
+    } else {
+        Err(Errno::EFAULT)
+    }
+}
+
+/// Reads the caller's memory. May sleep and fault.
+///
+/// # Errors
+///
+/// `EFAULT`: not all of it can be read; the content of `bytes` is undefined.
+pub fn read_user(address: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+    let target = bytes.as_mut_ptr().cast();
+    // SAFETY: the target is `bytes`; the function checks the source and stops at what can't be read.
+    let nr_left = unsafe { bindings::cohmem_copy_from_user(target, address, bytes.len() as _) };
     if nr_left == 0 {
         Ok(())
     } else {

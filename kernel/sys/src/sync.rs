@@ -59,6 +59,19 @@ impl<T> RwLock<T> {
     }
 }
 
+impl<T> RwLock<T> {
+    /// Exclusive access, if it can be had without waiting.
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        // SAFETY: the semaphore is initialised by the type invariants; the function does not sleep.
+        let is_locked = unsafe { bindings::down_write_trylock(self.semaphore()) } == 1;
+        // INVARIANT: held for writing from here.
+        is_locked.then(|| WriteGuard {
+            lock: self,
+            not_send: PhantomData,
+        })
+    }
+}
+
 impl<T> Drop for RwLock<T> {
     fn drop(&mut self) {
         // SAFETY: `new` registered the class; nobody holds or waits for the lock, since `self` is
@@ -163,6 +176,7 @@ impl<T> Drop for WriteGuard<'_, T> {
 
 debug_by_name! {
     [T] RwLock<T>, "RwLock";
+    [T] WriteGuard<'_, T>, "WriteGuard";
 }
 
 /// Lets other tasks run.

@@ -11,6 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 mod bad_input;
 mod content;
 mod detach;
+mod dmirror;
 mod driver;
 mod fuzz;
 mod groups;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("module", module::TESTS),
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),
+        ("dmirror", dmirror::TESTS),
     ];
     let trials = groups
         .iter()

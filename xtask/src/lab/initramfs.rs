@@ -91,7 +91,9 @@ impl Guest {
         ];
         for load in &self.modules {
             if let Module::File(path) = &load.module
-                && path.file_name().is_some_and(|name| name == "cohmem.ko")
+                && path
+                    .file_name()
+                    .is_some_and(|name| name == "cohmem.ko" || name == "cohmem_dmirror.ko")
             {
                 // For tests that unload it and load it again.
                 environment.push(("COHMEM_MODULE".to_owned(), path.display().to_string()));

@@ -443,11 +443,22 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "C7: one eviction at a time",
         changes: &[(
             "kernel/core/src/ledger.rs",
-            "(!was_evicting).then_some(",
+            "(!was_evicting).then(|| ",
             "Some(was_evicting).map(|_was| ",
         )],
         test: driver_test("while_it_drains_others_are_told_so"),
-        is_in_ci: false,
+        is_in_ci: true,
+    },
+    Mutant {
+        name: "a_refused_eviction_ends_the_other",
+        guards: "C7: one eviction at a time, also after a refusal",
+        changes: &[(
+            "kernel/core/src/ledger.rs",
+            "(!was_evicting).then(|| EvictionGuard",
+            "(!was_evicting).then_some(EvictionGuard",
+        )],
+        test: driver_test("while_it_drains_others_are_told_so"),
+        is_in_ci: true,
     },
     Mutant {
         name: "state_is_not_restored",

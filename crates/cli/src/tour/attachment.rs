@@ -50,7 +50,7 @@ enum Origin {
 impl Attachment {
     /// Opens the driver.
     pub(super) fn open_control() -> Result<Control, Trouble> {
-        const ELSE: &str = "`cohmem doctor` says what this machine can do, and `cargo xtask tour` \
+        const ELSE: &str = "`cohmem doctor` says what this machine can do, and `cargo xtask tour --backend driver` \
             shows the tour in a virtual machine that has all it needs";
         Control::open().map_err(|error| match error.kind() {
             ErrorKind::NoDriver => Trouble::NotHere(format!(
@@ -78,7 +78,7 @@ impl Attachment {
         else {
             return Err(Trouble::NotHere(format!(
                 "no soft-reserved memory of {least} or more can be attached; `cohmem doctor` says \
-                 what is in the way, and `cargo xtask tour` shows the tour in a virtual machine \
+                 what is in the way, and `cargo xtask tour --backend driver` shows the tour in a virtual machine \
                  that has such memory"
             )));
         };

@@ -184,7 +184,8 @@ impl Report {
         &self.failed
     }
 
-    fn note(&mut self, kind: &str, fields: Value) {
+    /// Notes fields of an object of this kind.
+    pub(super) fn note(&mut self, kind: &str, fields: Value) {
         let mut object = Map::new();
         object.insert("schema".to_owned(), SCHEMA.into());
         object.insert("kind".to_owned(), kind.into());
@@ -214,6 +215,11 @@ impl Report {
         voice.say("");
         voice.say("Pages that stayed, in all moves to the device:");
         print_reasons(&self.stayed, voice);
+        self.print_verdict(elapsed, voice);
+    }
+
+    /// Shows how the checks came out.
+    pub(super) fn print_verdict(&self, elapsed: Duration, voice: &Voice) {
         voice.say("");
         let failed = self.failed.len();
         voice.say(match failed {

@@ -8,7 +8,6 @@ use std::time::Instant;
 use cohmem::{ByteCount, Device, Direction, Process, ReasonCounts};
 
 use super::{
-    Backend,
     attachment::{Attachment, TIME_LIMIT},
     background::{self, Background},
     moves::{self, Residency},
@@ -22,14 +21,14 @@ use super::{
 
 /// Runs the tour.
 pub(super) fn run(
-    args: &super::Tour,
+    size: ByteCount,
+    device: Option<u32>,
     voice: &Voice,
     stop: &Stop,
     report: &mut Report,
 ) -> Result<(), Trouble> {
-    let Backend::Driver = args.backend;
-    let mut tour = Tour::begin(args, voice, stop, report)?;
-    let ended = tour.story(args.size);
+    let mut tour = Tour::begin(size, device, voice, stop, report)?;
+    let ended = tour.story(size);
     if ended.is_err() {
         // Whatever failed because a program has ended: that is what to tell.
         tour.check_running()?;

@@ -43,6 +43,11 @@ impl Mapping {
         self.length
     }
 
+    /// The first byte, without a reference to it.
+    pub(crate) const fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
     pub(crate) fn as_slice(&self) -> &[u8] {
         // SAFETY: By the type invariants, `length` bytes at `start` are mapped, readable, zeroed
         // when mapped and so initialised, at most isize::MAX, and owned by `self`, whose borrow

@@ -71,7 +71,7 @@ fn soft_reserved(found: &[SoftReserved]) -> Vec<Check> {
 fn numa(machine: &Machine) -> Option<Check> {
     let nodes = machine.read("/sys/devices/system/node/online")?;
     Some(Check::ok(
-        "numa",
+        "nodes",
         format!("nodes online: {nodes}; device pages count in the nearest one"),
     ))
 }

@@ -1,5 +1,6 @@
 //! `cohmem doctor`: what this machine can do, and what is in the way.
 
+mod backends;
 mod driver;
 mod kernel;
 mod machine;
@@ -17,7 +18,8 @@ use crate::{
 
 /// Check what this machine can do, and what is in the way.
 ///
-/// Exit status 3 when the driver cannot be used here and now. Run it as root to see all.
+/// First which backend a program would get, the engine's levels and the numa backend; then what
+/// the driver needs, which is the kernel, the module, and memory that the firmware reserves. Exit status 3 when the driver cannot be used here and now. Run it as root to see all.
 #[derive(Args, Debug)]
 pub(crate) struct Doctor {}
 
@@ -72,7 +74,7 @@ impl Check {
 impl Doctor {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
         let machine = Machine::new("/");
-        let mut checks = Vec::new();
+        let mut checks = backends::checks(&machine);
         checks.extend(kernel::checks(&machine));
         checks.extend(signature::checks(&machine));
         checks.extend(driver::checks(&machine));

@@ -27,7 +27,8 @@ const DEVICE: u64 = 1 << 30;
 impl<'a> Tour<'a> {
     /// Attaches the device, and lets the programs start: they take long.
     pub(super) fn begin(
-        args: &super::super::Tour,
+        size: ByteCount,
+        device: Option<u32>,
         voice: &'a Voice,
         stop: &'a Stop,
         report: &'a mut Report,
@@ -38,7 +39,6 @@ impl<'a> Tour<'a> {
         voice.step(step);
         let machine = Machine::read()?;
         say_machine(&machine, voice);
-        let size = args.size;
         let needed = ByteCount::new(size.get() + REST);
         let enough = |has: ByteCount, of: &str| match has >= needed {
             true => Ok(()),
@@ -54,7 +54,7 @@ impl<'a> Tour<'a> {
                 soft.range.length()
             ));
         }
-        let attachment = match args.device {
+        let attachment = match device {
             Some(number) => Attachment::adopt(control, number)?,
             None => Attachment::attach(control, needed, ByteCount::new(needed.get().max(DEVICE)))?,
         };

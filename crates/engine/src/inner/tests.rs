@@ -1,0 +1,191 @@
+use std::{
+    fs,
+    sync::atomic::Ordering,
+    thread::{self, ScopedJoinHandle},
+};
+
+use cohmem_uapi::{Direction, Reason};
+
+use super::*;
+use crate::{
+    Level, LevelChoice, Pool, PoolOptions, Region,
+    host::{Host as _, StopHost as _},
+    survey,
+    word::Held,
+};
+
+const GRANULE: usize = 64 << 10;
+
+fn region(level: Level, memory_type: MemoryType) -> Option<Region> {
+    if let Err(obstacle) = survey().check(level) {
+        eprintln!("NOT RUN: {level}: {obstacle}");
+        return None;
+    }
+    let pool = Pool::memfd(&PoolOptions::new(8 * GRANULE)).unwrap();
+    let options = RegionOptions::new()
+        .level(LevelChoice::Exactly(level))
+        .memory_type(memory_type);
+    Some(Region::allocate(&pool, 8 * GRANULE, &options).unwrap())
+}
+
+fn word_of(region: &Region, index: usize) -> &AtomicUsize {
+    crate::sys::areas::word_at(&region.inner().mechanism.memory().areas, index * GRANULE)
+}
+
+/// Starts a thread that writes a word, and returns when it sleeps.
+fn sleeping_writer<'s, 'e>(
+    scope: &'s thread::Scope<'s, 'e>,
+    word: &'e AtomicUsize,
+) -> ScopedJoinHandle<'s, ()> {
+    let (send, receive) = std::sync::mpsc::channel();
+    let writer = scope.spawn(move || {
+        send.send(rustix::thread::gettid()).unwrap();
+        word.fetch_add(1, Ordering::Relaxed);
+    });
+    let thread = receive.recv().unwrap();
+    let path = format!("/proc/self/task/{}/stat", thread.as_raw_nonzero());
+    loop {
+        let stat = fs::read_to_string(&path).unwrap();
+        // Behind the name, which may hold blanks.
+        let state = stat.rsplit(')').next().unwrap().trim_start().chars().next();
+        if matches!(state, Some('S' | 'D')) {
+            return writer;
+        }
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_touch_of_a_granule_that_is_held_is_kept_until_it_is_let_go() {
+    let Some(region) = region(Level::Full, MemoryType::Private) else {
+        return;
+    };
+    let inner = region.inner();
+    word_of(&region, 3).store(41, Ordering::Relaxed);
+    region.migrate(0..8 * GRANULE, Direction::ToDevice).unwrap();
+    assert_eq!(inner.words[3].try_lock(Pins::Heeded), Ok(Place::Device));
+    thread::scope(|scope| {
+        let writer = sleeping_writer(scope, word_of(&region, 3));
+        // Others come home meanwhile, one of them by a touch: nobody waits for the granule but those
+        // who want it.
+        let home = region.migrate(GRANULE..2 * GRANULE, Direction::ToSystem);
+        assert_eq!(home.unwrap().moved, 16);
+        // The thread that brings granules home has met the lock by now, or will.
+        assert_eq!(inner.words[3].try_lock(Pins::Heeded), Err(Held::Locked));
+        while !inner.words[3].is_waited_for() {
+            thread::yield_now();
+        }
+        assert!(!writer.is_finished());
+        inner.words[3].unlock(Place::Device);
+        writer.join().unwrap();
+    });
+    assert_eq!(word_of(&region, 3).load(Ordering::Relaxed), 42);
+    assert_eq!(region.stats().nr_touched_home, 1);
+}
+
+#[test]
+fn a_mapping_moves_home_while_a_touched_granule_is_held() {
+    let Some(coherent) = region(Level::Full, MemoryType::Coherent) else {
+        return;
+    };
+    // The listener must answer the move of a mapping although a fault came before it that nobody can
+    // deal with yet.
+    let inner = coherent.inner();
+    coherent
+        .migrate(4 * GRANULE..8 * GRANULE, Direction::ToDevice)
+        .unwrap();
+    let hole = inner.hole().unwrap();
+    assert_eq!(inner.words[0].try_lock(Pins::Heeded), Ok(Place::System));
+    let span = inner.span_of(0..1);
+    word_of(&coherent, 0).store(6, Ordering::Relaxed);
+    hole.populate(span).unwrap();
+    crate::host::HoleHost::arm(hole, span).unwrap();
+    assert_eq!(crate::host::HoleHost::take(hole, span), (GRANULE, Ok(())));
+    thread::scope(|scope| {
+        let writer = sleeping_writer(scope, word_of(&coherent, 0));
+        let home = coherent.migrate(4 * GRANULE..8 * GRANULE, Direction::ToSystem);
+        assert_eq!(home.unwrap().moved, 64);
+        assert!(!writer.is_finished());
+        assert_eq!(
+            crate::host::HoleHost::put_back(hole, span),
+            (GRANULE, Ok(()))
+        );
+        crate::host::HoleHost::disarm(hole, span).unwrap();
+        crate::host::HoleHost::wake(hole, span);
+        writer.join().unwrap();
+    });
+    inner.words[0].unlock(Place::System);
+    assert_eq!(word_of(&coherent, 0).load(Ordering::Relaxed), 7);
+}
+
+#[test]
+fn a_stopped_granule_is_readable_and_a_writer_waits_until_it_is_released() {
+    for level in [Level::UserMode, Level::Signal] {
+        let Some(region) = region(level, MemoryType::Coherent) else {
+            continue;
+        };
+        for place in [Place::System, Place::Device] {
+            let inner = region.inner();
+            word_of(&region, 2).store(10, Ordering::Relaxed);
+            if place == Place::Device {
+                region.migrate(0..8 * GRANULE, Direction::ToDevice).unwrap();
+            }
+            let Mechanism::Stop(host) = &inner.mechanism else {
+                panic!("levels 2 and 3 stop writes");
+            };
+            let span = inner.span_of(2..3);
+            assert_eq!(inner.words[2].try_lock(Pins::Heeded), Ok(place));
+            host.populate(span).unwrap();
+            host.stop(span, place).unwrap();
+            thread::scope(|scope| {
+                let writer = sleeping_writer(scope, word_of(&region, 2));
+                assert_eq!(word_of(&region, 2).load(Ordering::Relaxed), 10);
+                host.release(span, place);
+                inner.words[2].unlock(place);
+                writer.join().unwrap();
+            });
+            assert_eq!(word_of(&region, 2).load(Ordering::Relaxed), 11);
+        }
+    }
+}
+
+#[test]
+fn a_stopped_granule_is_not_written_by_the_kernel() {
+    for level in [Level::UserMode, Level::Signal] {
+        let Some(region) = region(level, MemoryType::Coherent) else {
+            continue;
+        };
+        let inner = region.inner();
+        let Mechanism::Stop(host) = &inner.mechanism else {
+            panic!("levels 2 and 3 stop writes");
+        };
+        let span = inner.span_of(1..2);
+        assert_eq!(inner.words[1].try_lock(Pins::Heeded), Ok(Place::System));
+        word_of(&region, 1).store(5, Ordering::Relaxed);
+        host.stop(span, Place::System).unwrap();
+        let areas = &inner.mechanism.memory().areas;
+        let file = fs::File::open("/dev/zero").unwrap();
+        let refused = crate::sys::areas::read_into(areas, &file, GRANULE, 8).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::EFAULT));
+        host.release(span, Place::System);
+        inner.words[1].unlock(Place::System);
+        assert_eq!(word_of(&region, 1).load(Ordering::Relaxed), 5);
+        assert_eq!(
+            crate::sys::areas::read_into(areas, &file, GRANULE, 8).unwrap(),
+            8
+        );
+        assert_eq!(word_of(&region, 1).load(Ordering::Relaxed), 0);
+    }
+}
+
+#[test]
+fn locked_memory_stays_at_level_1_and_the_reason_says_so() {
+    let Some(region) = region(Level::Full, MemoryType::Coherent) else {
+        return;
+    };
+    word_of(&region, 0).store(3, Ordering::Relaxed);
+    crate::sys::areas::lock_memory(&region.inner().mechanism.memory().areas, GRANULE);
+    let out = region.migrate(0..2 * GRANULE, Direction::ToDevice).unwrap();
+    assert_eq!((out.moved, out.stayed.get(Reason::Locked)), (16, 16));
+    assert_eq!(word_of(&region, 0).load(Ordering::Relaxed), 3);
+}

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Runs the kernel's suite for device memory on each module in turn: `selftest.sh SUITE NAME=MODULE...`.
+# Each module gets the lab's two soft-reserved ranges. The suite's own verdicts are the result: this fails
+# only when a module cannot be loaded or unloaded.
+set -eu
+suite=$1
+shift
+
+mount -t tmpfs tmpfs /tmp
+echo 64 >/proc/sys/vm/nr_hugepages
+
+run() {
+    "$suite" "$@" >/run/suite.log 2>&1 || true
+    cat /run/suite.log
+}
+
+# The suite gives each test 30 s, which an emulated machine on a busy host may exceed: only those that ran
+# out of time run again.
+late() {
+    sed -n 's/^# \([a-z0-9_]*\): Test terminated by timeout$/\1/p' /run/suite.log | while read -r test; do
+        sed -n "s/^not ok [0-9]* \(.*\.$test\)$/\1/p" /run/suite.log
+    done
+}
+
+for entry; do
+    insmod "${entry#*=}" spm_addr_dev0=0x140000000 spm_addr_dev1=0x180000000
+    echo "device ${entry%%=*}"
+    run -v hmm_device_coherent -v hmm2_device_coherent
+    for name in $(late); do
+        for attempt in 1 2 3; do
+            run -r "$name"
+            [ -n "$(late)" ] || break
+        done
+    done
+    rmmod "$(basename "${entry#*=}" .ko)"
+done

@@ -1,0 +1,110 @@
+//! The conformance suite of the library on every backend: the engine on this machine with each
+//! privilege, everything else in the lab.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    kmod::{self, Variant},
+    lab::{self, Guest, ModuleLoad, Range},
+    place::{cargo, repository, target},
+    privilege::{Privilege, PublicCopy},
+    setup::{self, Group},
+};
+
+/// Memory of the emulated device on this machine.
+const EMULATED: &str = "96M";
+
+/// Runs all of it.
+///
+/// # Errors
+///
+/// When a test failed, a backend was not what it had to be, or the lab complained.
+pub(crate) fn check() -> Result<()> {
+    let suite = suite()?;
+    on_this_machine(&suite)?;
+    in_the_lab(&suite)
+}
+
+/// Builds the suite; its program.
+fn suite() -> Result<PathBuf> {
+    const TARGET: [&str; 4] = ["--package", "cohmem", "--test", "conformance"];
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--quiet", "--no-run", "--message-format=json"])
+        .args(TARGET)
+        .current_dir(repository()?)
+        .output()
+        .context("cargo test --no-run")?;
+    if !output.status.success() {
+        bail!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let messages = String::from_utf8(output.stdout).context("cargo's messages")?;
+    // The one message with an executable.
+    let path = messages
+        .lines()
+        .filter(|line| line.contains(r#""name":"conformance""#))
+        .find_map(|line| Some(line.split_once(r#""executable":""#)?.1.split_once('"')?.0));
+    path.map(PathBuf::from)
+        .context("cargo names no executable of the suite")
+}
+
+fn on_this_machine(suite: &std::path::Path) -> Result<()> {
+    let copy = PublicCopy::of(suite)?;
+    for privilege in Privilege::ALL {
+        println!("conformance: the engine, {}", privilege.name());
+        // What is not said to be level 3 must be better: an unprivileged user has level 2.
+        let backend = match privilege {
+            Privilege::Own => format!("engine:{EMULATED}"),
+            Privilege::User => format!("engine:{EMULATED},level=2"),
+            Privilege::UserWithoutUserfaultfd => format!("engine:{EMULATED}"),
+        };
+        let output = privilege
+            .command(copy.program())?
+            .args(["--quiet", "--backend", &backend])
+            .current_dir("/")
+            .output()
+            .context("cannot run the suite")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        print!("{text}");
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            bail!("the suite {}: {}", privilege.name(), output.status);
+        }
+        if privilege == Privilege::UserWithoutUserfaultfd && !text.contains("level 3") {
+            bail!("the engine found userfaultfd where it is refused");
+        }
+    }
+    Ok(())
+}
+
+fn in_the_lab(suite: &std::path::Path) -> Result<()> {
+    const BYTES: u64 = 128 << 20;
+    setup::ensure(Group::Guest)?;
+    cargo(&["build", "--quiet", "--package", "cohmem-cli"])?;
+    let script = repository()?.join("lab/conformance.sh");
+    let command = [script, target()?.join("debug/cohmem"), suite.to_path_buf()];
+    let guest = Guest {
+        spm: [0x1_4000_0000, 0x1_8000_0000]
+            .map(|start| Range {
+                start,
+                bytes: BYTES,
+            })
+            .to_vec(),
+        numa: true,
+        modules: vec![
+            ModuleLoad::stock("dax_hmem"),
+            ModuleLoad::stock("device_dax"),
+            ModuleLoad::file(kmod::build(Variant::Shipped)?),
+        ],
+        command: command.map(|path| path.display().to_string()).to_vec(),
+        timeout: Duration::from_secs(600),
+        ..Guest::default()
+    };
+    let outcome = guest.run()?;
+    lab::tell(&outcome);
+    if !outcome.is_success() {
+        bail!("the suite in the lab: exit status {}", outcome.exit_code());
+    }
+    Ok(())
+}
