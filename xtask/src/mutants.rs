@@ -17,6 +17,7 @@ use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
 mod list;
+mod quota;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
 const HOST_LIMIT: &str = "300";
@@ -88,7 +89,10 @@ pub(crate) fn check() -> Result<()> {
 }
 
 fn all() -> impl Iterator<Item = &'static Mutant> {
-    list::MUTANTS.iter().chain(engine::MUTANTS)
+    list::MUTANTS
+        .iter()
+        .chain(engine::MUTANTS)
+        .chain(quota::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.
