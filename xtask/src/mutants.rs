@@ -19,6 +19,7 @@ mod engine;
 mod follow;
 mod library;
 mod list;
+mod quota;
 mod see;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
@@ -97,6 +98,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(follow::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
+        .chain(quota::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

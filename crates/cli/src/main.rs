@@ -20,6 +20,7 @@ mod progress;
 mod stuck;
 mod survey;
 mod tour;
+mod user;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,7 @@ enum Command {
     Detach(cmd::detach::Detach),
     Migrate(cmd::migrate::Migrate),
     Evict(cmd::evict::Evict),
+    Quota(cmd::quota::Quota),
     Run(cmd::run::Run),
     Explain(cmd::explain::Explain),
     Map(cmd::map::Map),
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Command::Detach(command) => command.run(&mut out),
         Command::Migrate(command) => command.run(&mut out),
         Command::Evict(command) => command.run(&mut out),
+        Command::Quota(command) => command.run(&mut out),
         Command::Run(command) => command.run(&mut out),
         Command::Explain(command) => command.run(&mut out),
         Command::Map(command) => command.run(&mut out),
@@ -111,6 +114,13 @@ mod tests {
             "migrate --pid 1 --to system --dry-run",
             "evict cohmem0 --timeout 2m",
             "explain 1 0x7f0000000000 --json",
+            "quota list",
+            "quota list cohmem0 --json",
+            "quota set cohmem0 4G --user root",
+            "quota set 0 0 --default",
+            "quota set 0 unlimited --user 1000",
+            "quota clear 0 --user 1000",
+            "quota clear cohmem1 --default",
             "run -- true",
             "run --device 1 --interval 50ms -- program --json -x",
             "top",
@@ -166,6 +176,12 @@ mod tests {
             ("map 1 --record 0", "at least 1ms"),
             ("explain 1", "ADDRESS"),
             ("explain 1 0xyz", "hexadecimal digits"),
+            ("quota", "Usage"),
+            ("quota set 0 4G", "--user"),
+            ("quota set 0 4G --user root --default", "--default"),
+            ("quota set 0 lots --default", "\"lots\""),
+            ("quota clear 0 --user no-such-user", "\"no-such-user\""),
+            ("quota clear --default", "DEVICE"),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
             (

@@ -62,23 +62,24 @@ const FILES: [(&str, &str); 5] = [
 /// When the directory or a page cannot be written.
 pub(crate) fn write(mut command: Command, date: &str, directory: &Path) -> io::Result<()> {
     command.build();
-    let commands: Vec<&Command> = command
-        .get_subcommands()
-        .filter(|command| command.get_name() != "help" && !command.is_hide_set())
-        .collect();
-    let mut names = vec!["cohmem".to_owned()];
-    names.extend(
-        commands
-            .iter()
-            .map(|command| format!("cohmem-{}", command.get_name())),
-    );
+    let mut pages = Vec::new();
+    collect(&command, "cohmem", &mut pages);
+    let names: Vec<String> = pages.iter().map(|(name, _)| name.clone()).collect();
     fs::create_dir_all(directory)?;
-    let pages = [&command].into_iter().chain(commands);
-    for (name, page) in names.iter().zip(pages) {
+    for (name, page) in &pages {
         let text = page_of(page, name, date, &names)?;
         fs::File::create(directory.join(format!("{name}.1")))?.write_all(&text)?;
     }
     Ok(())
+}
+
+/// A command and those below it, each with the name of its page.
+fn collect<'a>(command: &'a Command, name: &str, pages: &mut Vec<(String, &'a Command)>) {
+    pages.push((name.to_owned(), command));
+    let visible = |command: &&Command| command.get_name() != "help" && !command.is_hide_set();
+    for below in command.get_subcommands().filter(visible) {
+        collect(below, &format!("{name}-{}", below.get_name()), pages);
+    }
 }
 
 fn page_of(command: &Command, name: &str, date: &str, names: &[String]) -> io::Result<Vec<u8>> {
@@ -184,6 +185,8 @@ mod tests {
                     .arg(Arg::new("program"))
                     .after_help("Policy:\n  all   everything\n\n'quoted'"),
             )
+            .subcommand(Command::new("run").arg(Arg::new("program")))
+            .subcommand(Command::new("quota").subcommand(Command::new("set").about("Set it")))
             .subcommand(Command::new("secret").hide(true));
         write(command, "2026-01-31", &directory).unwrap();
         let mut pages: Vec<_> = fs::read_dir(&directory)
@@ -203,7 +206,9 @@ mod tests {
     fn each_command_has_a_page_with_every_section() {
         let pages = pages();
         let names: Vec<_> = pages.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["cohmem-list.1", "cohmem-run.1", "cohmem.1"]);
+        let expected = ["list", "quota-set", "quota", "run"].map(|name| format!("cohmem-{name}.1"));
+        assert_eq!(names[..4], expected);
+        assert_eq!(names[4..], ["cohmem.1"]);
         for (name, text) in &pages {
             for section in [
                 "NAME",

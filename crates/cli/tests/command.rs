@@ -62,6 +62,8 @@ fn without_the_module_nothing_else_is_possible() {
         &["attach", "--all"],
         &["detach", "cohmem0"],
         &["evict", "0"],
+        &["quota", "list", "cohmem0"],
+        &["quota", "set", "cohmem0", "4G", "--default"],
         &["migrate", "--pid", "1", "--to", "device:0"],
         &["migrate", "--pid", "1", "--to", "system"],
         &["run", "--", "true"],

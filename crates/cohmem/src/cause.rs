@@ -2,7 +2,7 @@
 
 use std::{fmt, io, path::PathBuf};
 
-use cohmem_uapi::RANGE_ALIGN;
+use cohmem_uapi::{FRAME_BYTES, RANGE_ALIGN};
 
 use crate::{
     backend,
@@ -47,6 +47,9 @@ pub(crate) enum Cause {
     },
     BadDevice {
         text: String,
+    },
+    BadLimit {
+        bytes: u64,
     },
     EmptyRegion,
     Mmap {
@@ -141,6 +144,7 @@ impl Cause {
             }
             Self::BadDevice { .. } => ErrorKind::InvalidInput,
             Self::Backwards { .. } | Self::Wraps { .. } => ErrorKind::OutOfRange,
+            Self::BadLimit { .. } => ErrorKind::Misaligned,
             Self::EmptyRegion => ErrorKind::Empty,
             Self::Mmap { .. } => ErrorKind::NoMemory,
             Self::NoPhysAddresses => ErrorKind::NotPermitted,
@@ -207,6 +211,10 @@ impl fmt::Display for Cause {
                 f,
                 "device {text:?} is not cohmemN or N with N below {}",
                 cohmem_uapi::MAX_DEVICES
+            ),
+            Self::BadLimit { bytes } => write!(
+                f,
+                "a limit of {bytes} bytes is not a multiple of {FRAME_BYTES}"
             ),
             Self::EmptyRegion => write!(f, "a region of 0 bytes was asked for; the least is 1"),
             Self::Mmap { length, .. } => write!(f, "cannot map {length} bytes"),

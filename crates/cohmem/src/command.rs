@@ -5,7 +5,7 @@
 
 use std::{error, fmt, io};
 
-use cohmem_uapi::{FRAME_BYTES, MAX_DEVICES, MAX_STUCK, RANGE_ALIGN};
+use cohmem_uapi::{FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_STUCK, RANGE_ALIGN};
 
 use crate::error::{Cause, Error, ErrorKind};
 
@@ -38,6 +38,15 @@ pub(crate) enum Command {
         device: u32,
         start: u64,
         length: u64,
+    },
+    SetQuota {
+        device: u32,
+        user: u32,
+        /// Frames.
+        limit: u64,
+    },
+    Accounts {
+        device: u32,
     },
 }
 
@@ -73,8 +82,15 @@ impl Failed {
         match (self.command, errno) {
             (Command::Attach { .. }, libc::EADDRINUSE) => ErrorKind::SystemRam,
             (Command::Attach { .. }, libc::EADDRNOTAVAIL) => ErrorKind::NotReserved,
-            (Command::Attach { .. }, libc::ENOSPC) => ErrorKind::TooMany,
-            (Command::Detach { .. } | Command::Evict { .. }, libc::EMSGSIZE) => ErrorKind::TooMany,
+            (
+                Command::Attach { .. } | Command::Migrate { .. } | Command::SetQuota { .. },
+                libc::ENOSPC,
+            ) => ErrorKind::TooMany,
+            (
+                Command::Detach { .. } | Command::Evict { .. } | Command::Accounts { .. },
+                libc::EMSGSIZE,
+            ) => ErrorKind::TooMany,
+            (Command::SetQuota { .. }, libc::ERANGE) => ErrorKind::OutOfRange,
             (
                 Command::Attach { .. } | Command::Detach { .. } | Command::Evict { .. },
                 libc::EBUSY,
@@ -109,6 +125,7 @@ impl Failed {
             (Command::Migrate { .. }, libc::EPERM) => {
                 "moving pages that other processes map as well needs CAP_SYS_NICE".into()
             }
+            (Command::SetQuota { .. }, libc::EINVAL) => "the limit contradicts itself".into(),
             (_, libc::EPERM) => "it needs CAP_SYS_ADMIN".into(),
             (_, libc::EINVAL) => "the driver wants a zero where this program put a value".into(),
             (_, libc::EOPNOTSUPP) => "the driver does not know one of the flags".into(),
@@ -122,6 +139,17 @@ impl Failed {
                 "it wraps or ends above the processor's physical addresses".into()
             }
             (_, libc::EOVERFLOW) => "it wraps".into(),
+            (Command::SetQuota { user, limit, .. }, libc::ERANGE) => {
+                format!("user {user} is no user, or {limit} frames are more than any device has")
+            }
+            (Command::Migrate { .. } | Command::SetQuota { .. }, libc::ENOSPC) => {
+                format!(
+                    "{MAX_ACCOUNTS} other users have frames or a limit of it, which is the limit"
+                )
+            }
+            (Command::Accounts { .. }, libc::EMSGSIZE) => {
+                format!("a list of accounts is over the limit of {MAX_ACCOUNTS}")
+            }
             (_, libc::ERANGE) => "it ends above the user address space".into(),
             (Command::Attach { .. }, libc::EADDRINUSE) => "it holds System RAM".into(),
             (Command::Attach { .. }, libc::EADDRNOTAVAIL) => {
@@ -196,6 +224,10 @@ impl fmt::Display for Failed {
                 "cannot query range {start:#x}-{:#x} by cohmem{device}",
                 start.saturating_add(length)
             )?,
+            Command::SetQuota { device, .. } => write!(f, "cannot set a limit on cohmem{device}")?,
+            Command::Accounts { device } => {
+                write!(f, "cannot list who holds memory of cohmem{device}")?;
+            }
         }
         match self.why() {
             Some(why) => write!(f, ": {why}"),

@@ -12,6 +12,7 @@ use crate::{
     migrate::{self, MigrateOptions, Migrated, Target},
     process::Process,
     query::{self, PageMap},
+    quota::{self, Accounts, Limit, Whose},
     units::{AddrRange, ByteCount, PhysRange},
 };
 
@@ -233,6 +234,29 @@ impl Device {
         self.node
             .evict(milliseconds(timeout))
             .map(DetachOutcome::from)
+    }
+
+    /// Sets how much a user may hold of the device; needs root. From then on no frame above the limit is
+    /// handed out; what the user holds already stays. Limits end with the attachment.
+    ///
+    /// # Errors
+    ///
+    /// [`Misaligned`](crate::ErrorKind::Misaligned): a limit that is not a multiple of
+    /// [`FRAME_BYTES`](crate::FRAME_BYTES); [`OutOfRange`](crate::ErrorKind::OutOfRange): no such user
+    /// can be, or no device is so large; [`TooMany`](crate::ErrorKind::TooMany): too many users have
+    /// frames or a limit; [`NotPermitted`](crate::ErrorKind::NotPermitted),
+    /// [`NoDevice`](crate::ErrorKind::NoDevice). Nothing has changed then.
+    pub fn set_limit(&self, whose: Whose, limit: Limit) -> Result<()> {
+        quota::set(&self.node, whose, limit)
+    }
+
+    /// Asks the driver who holds how much of the device, and may hold how much.
+    ///
+    /// # Errors
+    ///
+    /// [`NoDevice`](crate::ErrorKind::NoDevice): it was detached.
+    pub fn query_accounts(&self) -> Result<Accounts> {
+        quota::accounts(&self.node)
     }
 
     /// Reads the number of a device from `N` or `cohmemN`.

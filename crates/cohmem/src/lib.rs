@@ -20,6 +20,7 @@
 //! - [`Control`]: attaches and detaches (root)
 //! - [`Device`]: migrates, queries, evicts
 //! - [`Process`]: another process, with the authority of an open `/proc/PID/pagemap`
+//! - [`quota`]: limits on what a user may hold of a device, and who holds what
 //! - [`dax`]: finds soft-reserved memory and takes it over from the kernel's dax drivers
 //!
 //! What a migration did is a value ([`Migrated`]), also when every page stayed; an [`Error`] says
@@ -62,6 +63,7 @@ mod pins;
 mod pool;
 mod process;
 mod query;
+pub mod quota;
 mod region;
 mod residency;
 mod summary;

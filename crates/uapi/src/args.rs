@@ -178,3 +178,51 @@ pub struct Query {
     /// Must be zero.
     pub reserved: [u64; 2],
 }
+
+/// `struct cohmem_quota`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Quota {
+    /// (in) User number, or 0 with [`crate::QUOTA_DEFAULT`].
+    pub user: u32,
+    /// (in) `QUOTA_*`.
+    pub flags: u32,
+    /// (in) Frames that the user may hold.
+    pub limit: u64,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_account`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Account {
+    /// (out) User number.
+    pub user: u32,
+    /// (out) 0, [`crate::QUOTA_UNLIMITED`] or [`crate::QUOTA_INHERITED`].
+    pub flags: u32,
+    /// (out) Frames that the user may hold; 0 with a flag.
+    pub limit: u64,
+    /// (out) Frames charged to the user.
+    pub charged: u64,
+}
+
+/// `struct cohmem_accounts`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Accounts {
+    /// (in) None defined yet.
+    pub flags: u32,
+    /// (in) Entries at `accounts_ptr`.
+    pub nr_max: u32,
+    /// (in) Array of [`Account`], or 0.
+    pub accounts_ptr: u64,
+    /// (out) Users with a charge or a limit.
+    pub nr_accounts: u32,
+    /// (out) 0 or [`crate::QUOTA_UNLIMITED`].
+    pub default_flags: u32,
+    /// (out) Frames that a user without a limit of their own may hold.
+    pub default_limit: u64,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}

@@ -35,3 +35,7 @@ pub const MIGRATE: u32 = read_write::<args::Migrate>(0x11);
 pub const QUERY: u32 = read_write::<args::Query>(0x12);
 /// Device node: [`args::Detach`].
 pub const EVICT: u32 = read_write::<args::Detach>(0x13);
+/// Device node: [`args::Quota`].
+pub const SET_QUOTA: u32 = read_write::<args::Quota>(0x20);
+/// Device node: [`args::Accounts`].
+pub const ACCOUNTS: u32 = read_write::<args::Accounts>(0x21);

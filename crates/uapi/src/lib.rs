@@ -28,6 +28,8 @@ pub const RANGE_ALIGN: u64 = 0x20_0000;
 pub const MAX_DEVICES: u32 = 16;
 /// Entries that the list of stuck frames holds at most.
 pub const MAX_STUCK: u32 = 4096;
+/// Users that can have an account with a device at a time.
+pub const MAX_ACCOUNTS: u32 = 256;
 /// Entries of every array of counts by reason.
 pub const NR_REASONS: usize = 32;
 
@@ -41,6 +43,12 @@ pub const MIGRATE_SHARED: u32 = 1 << 1;
 pub const MIGRATE_EXEC: u32 = 1 << 2;
 /// Query: tell for each page why it would not move to the device.
 pub const QUERY_REASONS: u32 = 1 << 0;
+/// Quota: the limit of every user without one of their own.
+pub const QUOTA_DEFAULT: u32 = 1 << 0;
+/// Quota: no limit.
+pub const QUOTA_UNLIMITED: u32 = 1 << 1;
+/// Quota: the user has no limit of their own; the default applies.
+pub const QUOTA_INHERITED: u32 = 1 << 2;
 /// `proc_fd` value for the calling process.
 pub const PROC_SELF: i32 = -1;
 

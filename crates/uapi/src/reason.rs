@@ -71,8 +71,8 @@ reasons! {
     OtherDevice = 17, "other-device", "it is on another device";
     /// The hardware lost the page's content.
     Poisoned = 18, "poisoned", "the hardware lost its content";
-    /// The holder's quota is used up.
-    Quota = 19, "quota", "the quota is used up";
+    /// The quota of the user who asked is used up.
+    Quota = 19, "quota", "the quota of the user who asked is used up (cohmem quota list)";
     /// The device has no free frame.
     NoFrame = 20, "no-frame", "the device has no free frame";
     /// Too little free system memory.

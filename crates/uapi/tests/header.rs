@@ -13,9 +13,9 @@ use std::{
 };
 
 use cohmem_uapi::{
-    ABI_VERSION, ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_DEVICES, MAX_STUCK, MIGRATE_EXEC,
-    MIGRATE_FILL, MIGRATE_SHARED, NR_REASONS, PROC_SELF, PageEntry, QUERY_REASONS, RANGE_ALIGN,
-    Reason, State, Tier, args, ioctl,
+    ABI_VERSION, ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_STUCK,
+    MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NR_REASONS, PROC_SELF, PageEntry, QUERY_REASONS,
+    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
 };
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../include/uapi");
@@ -73,6 +73,16 @@ fn crate_structures(values: &mut Values) {
         start: u64, length: u64, proc_fd: i32, flags: u32, map_ptr: u64, next: u64,
         nr_by_tier: [u64; 4], nr_here: u64, reserved: [u64; 2],
     ]);
+    structure!(values, "quota", args::Quota, [
+        user: u32, flags: u32, limit: u64, reserved: [u64; 2],
+    ]);
+    structure!(values, "account", args::Account, [
+        user: u32, flags: u32, limit: u64, charged: u64,
+    ]);
+    structure!(values, "accounts", args::Accounts, [
+        flags: u32, nr_max: u32, accounts_ptr: u64, nr_accounts: u32, default_flags: u32,
+        default_limit: u64, reserved: [u64; 2],
+    ]);
 }
 
 fn crate_constants(values: &mut Values) {
@@ -88,12 +98,16 @@ fn crate_constants(values: &mut Values) {
     set("COHMEM_RANGE_ALIGN", RANGE_ALIGN.into());
     set("COHMEM_MAX_DEVICES", MAX_DEVICES.into());
     set("COHMEM_MAX_STUCK", MAX_STUCK.into());
+    set("COHMEM_MAX_ACCOUNTS", MAX_ACCOUNTS.into());
     set("COHMEM_NR_REASONS", NR_REASONS as i128);
     set("COHMEM_ATTACH_ALTMAP", ATTACH_ALTMAP.into());
     set("COHMEM_MIGRATE_FILL", MIGRATE_FILL.into());
     set("COHMEM_MIGRATE_SHARED", MIGRATE_SHARED.into());
     set("COHMEM_MIGRATE_EXEC", MIGRATE_EXEC.into());
     set("COHMEM_QUERY_REASONS", QUERY_REASONS.into());
+    set("COHMEM_QUOTA_DEFAULT", QUOTA_DEFAULT.into());
+    set("COHMEM_QUOTA_UNLIMITED", QUOTA_UNLIMITED.into());
+    set("COHMEM_QUOTA_INHERITED", QUOTA_INHERITED.into());
     set("COHMEM_PROC_SELF", PROC_SELF.into());
     for (name, value) in [
         ("VERSION", ioctl::VERSION),
@@ -104,6 +118,8 @@ fn crate_constants(values: &mut Values) {
         ("MIGRATE", ioctl::MIGRATE),
         ("QUERY", ioctl::QUERY),
         ("EVICT", ioctl::EVICT),
+        ("SET_QUOTA", ioctl::SET_QUOTA),
+        ("ACCOUNTS", ioctl::ACCOUNTS),
     ] {
         set(&format!("COHMEM_IOC_{name}"), value.into());
     }

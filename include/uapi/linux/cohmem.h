@@ -29,6 +29,8 @@
 #define COHMEM_MAX_DEVICES	16
 /* Entries that the list of stuck frames holds at most. */
 #define COHMEM_MAX_STUCK	4096
+/* Users that can have an account with a device at a time. */
+#define COHMEM_MAX_ACCOUNTS	256
 /* Entries of every array of counts by reason. */
 #define COHMEM_NR_REASONS	32
 
@@ -74,7 +76,7 @@ enum cohmem_reason {
 	COHMEM_REASON_OTHER_DEVICE	= 17,
 	/** @COHMEM_REASON_POISONED: the hardware lost the page's content. */
 	COHMEM_REASON_POISONED		= 18,
-	/** @COHMEM_REASON_QUOTA: the holder's quota is used up. */
+	/** @COHMEM_REASON_QUOTA: the quota of the user who asked is used up. */
 	COHMEM_REASON_QUOTA		= 19,
 	/** @COHMEM_REASON_NO_FRAME: the device has no free frame. */
 	COHMEM_REASON_NO_FRAME		= 20,
@@ -295,11 +297,15 @@ enum cohmem_direction {
  * signal ends the call early with success and @next short of the end, or with
  * EINTR when nothing was done.
  *
+ * Each frame that a page comes to is charged to the caller's real user until the page
+ * has left it again, see struct cohmem_quota.
+ *
  * Errors: ENODATA @length is 0; EDOM misaligned; EOVERFLOW the range wraps; ERANGE it
  * ends above the user address space; EADDRNOTAVAIL no mapping lies in it; EILSEQ
  * @direction is unknown; EPERM COHMEM_MIGRATE_SHARED without CAP_SYS_NICE; EBADF @proc_fd
  * is closed; EBADFD it is not a pagemap or mem file of procfs; ESRCH its process is gone;
- * ENODEV the device was detached; EAGAIN it is draining (TO_DEVICE); EINTR; ENOMEM no
+ * ENODEV the device was detached; EAGAIN it is draining (TO_DEVICE); ENOSPC
+ * COHMEM_MAX_ACCOUNTS other users have frames or a limit (TO_DEVICE); EINTR; ENOMEM no
  * memory for the call's own arrays.
  */
 struct cohmem_migrate {
@@ -369,6 +375,81 @@ struct cohmem_query {
 	__u64 reserved[2];
 };
 
+/* The limit of every user without one of their own. */
+#define COHMEM_QUOTA_DEFAULT	(1u << 0)
+/* No limit. */
+#define COHMEM_QUOTA_UNLIMITED	(1u << 1)
+/* The user has no limit of their own: the default applies. */
+#define COHMEM_QUOTA_INHERITED	(1u << 2)
+
+/**
+ * struct cohmem_quota - argument of COHMEM_IOC_SET_QUOTA
+ * @user: (in) user number in the initial user namespace; 0 with COHMEM_QUOTA_DEFAULT
+ * @flags: (in) COHMEM_QUOTA_*; INHERITED goes with no other flag
+ * @limit: (in) frames that the user may hold, 0 allowed; 0 with UNLIMITED and INHERITED
+ * @reserved: (reserved)
+ *
+ * Sets how many frames of this device a user may hold. Each frame is charged to the
+ * real user of the process that asked for it, until it is freed: whichever process its
+ * page lives in meanwhile, also when the one that asked is gone. A user at the limit
+ * gets no further frame, and pages stay with COHMEM_REASON_QUOTA. When the command
+ * returns, no frame above the new limit is handed out any more; those that the user
+ * holds already stay. At first nobody has a limit; limits end with the attachment.
+ *
+ * Needs CAP_SYS_ADMIN. Waits for the batches that are under way.
+ *
+ * Errors: EPERM no CAP_SYS_ADMIN; EINVAL a field that must be 0 is not, or the flags
+ * exclude each other; ERANGE @user is (__u32)-1, or @limit is more than 2^52; ENOSPC
+ * COHMEM_MAX_ACCOUNTS other users have frames or a limit; ENODEV the device was detached.
+ */
+struct cohmem_quota {
+	__u32 user;
+	__u32 flags;
+	__u64 limit;
+	__u64 reserved[2];
+};
+
+/**
+ * struct cohmem_account - what one user holds of a device
+ * @user: (out) user number in the initial user namespace
+ * @flags: (out) 0, COHMEM_QUOTA_UNLIMITED or COHMEM_QUOTA_INHERITED
+ * @limit: (out) frames that the user may hold; 0 with a flag
+ * @charged: (out) frames charged to the user; more than the limit when that was set later
+ */
+struct cohmem_account {
+	__u32 user;
+	__u32 flags;
+	__u64 limit;
+	__u64 charged;
+};
+
+/**
+ * struct cohmem_accounts - argument of COHMEM_IOC_ACCOUNTS
+ * @flags: (in) none defined yet
+ * @nr_max: (in) entries at @accounts_ptr, at most COHMEM_MAX_ACCOUNTS
+ * @accounts_ptr: (in) array of struct cohmem_account; or 0
+ * @nr_accounts: (out) users with frames or a limit, which may be more than @nr_max
+ * @default_flags: (out) 0 or COHMEM_QUOTA_UNLIMITED
+ * @default_limit: (out) frames that a user without a limit of their own may hold; 0 with
+ *	COHMEM_QUOTA_UNLIMITED
+ * @reserved: (reserved)
+ *
+ * Lists who holds this device's frames. While pages move, a charge counts frames that
+ * are being taken as well, so each is a snapshot.
+ *
+ * Errors: ENODEV the device was detached; EMSGSIZE @nr_max is over the limit; ENOMEM no
+ * memory for the call's own array.
+ */
+struct cohmem_accounts {
+	__u32 flags;
+	__u32 nr_max;
+	__u64 accounts_ptr;
+	__u32 nr_accounts;
+	__u32 default_flags;
+	__u64 default_limit;
+	__u64 reserved[2];
+};
+
 /* On both nodes. */
 #define COHMEM_IOC_VERSION	_IOWR(COHMEM_IOC_MAGIC, 0x00, struct cohmem_version)
 /* On the control node. */
@@ -380,5 +461,7 @@ struct cohmem_query {
 #define COHMEM_IOC_MIGRATE	_IOWR(COHMEM_IOC_MAGIC, 0x11, struct cohmem_migrate)
 #define COHMEM_IOC_QUERY	_IOWR(COHMEM_IOC_MAGIC, 0x12, struct cohmem_query)
 #define COHMEM_IOC_EVICT	_IOWR(COHMEM_IOC_MAGIC, 0x13, struct cohmem_detach)
+#define COHMEM_IOC_SET_QUOTA	_IOWR(COHMEM_IOC_MAGIC, 0x20, struct cohmem_quota)
+#define COHMEM_IOC_ACCOUNTS	_IOWR(COHMEM_IOC_MAGIC, 0x21, struct cohmem_accounts)
 
 #endif /* _UAPI_LINUX_COHMEM_H */

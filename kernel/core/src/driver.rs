@@ -17,6 +17,8 @@ use crate::{
     window::Scratch,
 };
 
+mod quota;
+
 /// Time that hibernation leaves for taking all pages home.
 const HIBERNATION_TIMEOUT_MS: u64 = 10_000;
 
@@ -408,6 +410,7 @@ impl<H: Host> Driver<H> {
             host: &self.host,
             gate: &self.gate,
             id,
+            user: self.host.user(),
             space: request::space(&self.host, args.proc_fd)?,
             request,
             scratch: Scratch::new(&self.host)?,

@@ -46,9 +46,9 @@ errnos! {
     ENODEV = 19, "No such device.";
     EINVAL = 22, "A reserved field is not zero.";
     ENOTTY = 25, "Unknown command.";
-    ENOSPC = 28, "All device numbers are taken.";
+    ENOSPC = 28, "All device numbers, or all accounts, are taken.";
     EDOM = 33, "Misaligned.";
-    ERANGE = 34, "Above the user address space.";
+    ERANGE = 34, "Above the user address space, or above what a device or a user number can be.";
     ENODATA = 61, "Empty range.";
     EOVERFLOW = 75, "The range wraps or is above the processor's addresses.";
     EBADFD = 77, "The file descriptor is of the wrong kind.";

@@ -132,7 +132,7 @@ pub enum Source {
 /// Privileges that commands ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
-    /// `CAP_SYS_ADMIN`: attach, detach, evict.
+    /// `CAP_SYS_ADMIN`: attach, detach, evict, set a limit.
     Administrate,
     /// `CAP_SYS_NICE`: move pages that other processes map.
     MoveShared,
@@ -238,6 +238,8 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     fn moves_partly_mapped_folios(&self) -> bool;
     /// The caller has this privilege over the initial user namespace.
     fn is_privileged(&self, privilege: Privilege) -> bool;
+    /// The calling process's real user, in the initial user namespace.
+    fn user(&self) -> u32;
     /// The calling process's address space.
     fn own_space(&self) -> Result<Self::Space, Errno>;
     /// The address space behind an open `/proc/PID/pagemap` or `/proc/PID/mem`: `EBADF`, `EBADFD`,

@@ -7,9 +7,11 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use cohmem_frames::{FrameIndex, FramePool, FrameRun, FreeError, words_needed};
+use cohmem_uapi::Reason;
 
 use crate::{
     Errno,
+    accounts::{self, AccountIndex, Accounts},
     host::{Host, Point},
 };
 
@@ -26,6 +28,7 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub struct Ledger<H: Host> {
     pool: FramePool<H::Words>,
+    accounts: Accounts<H::Words>,
     chunk_frames: u64,
     nr_metadata: AtomicU64,
     pub(crate) counters: Counters,
@@ -40,6 +43,7 @@ impl<H: Host> Ledger<H> {
         let pool = FramePool::new(words, nr_frames).map_err(|_size| Errno::EOVERFLOW)?;
         Ok(Self {
             pool,
+            accounts: Accounts::new(host.new_words(accounts::words_needed(nr_frames))?),
             chunk_frames,
             nr_metadata: AtomicU64::new(0),
             counters: Counters::default(),
@@ -62,20 +66,44 @@ impl<H: Host> Ledger<H> {
         if is_poisoned {
             self.pool.withdraw(frame)?;
         }
-        self.pool.free(frame)?;
+        self.release(frame)?;
         self.counters.freed.fetch_add(1, Relaxed);
         Ok(())
     }
 
-    /// Takes up to `max` consecutive frames.
-    pub(crate) fn take(&self, host: &H, max: u64) -> Option<FrameRun> {
+    /// Takes up to `max` consecutive frames, charged to `payer`; else tells what there is none of.
+    ///
+    /// Under the gate.
+    pub(crate) fn take(&self, host: &H, payer: AccountIndex, max: u64) -> Result<FrameRun, Reason> {
         host.reached(Point::Allocating);
-        self.pool.allocate_run(max)
+        let nr_granted = self.accounts.charge(payer, max);
+        if nr_granted == 0 {
+            return Err(Reason::Quota);
+        }
+        let run = self.pool.allocate_run(nr_granted);
+        let nr_taken = run.map_or(0, FrameRun::len);
+        self.accounts
+            .uncharge(payer, nr_granted.saturating_sub(nr_taken));
+        let run = run.ok_or(Reason::NoFrame)?;
+        self.accounts.assign(run, payer);
+        Ok(run)
     }
 
     /// Gives back a frame that never became a page.
     pub(crate) fn untake(&self, frame: FrameIndex) -> Result<(), FreeError> {
-        self.pool.free(frame)
+        self.release(frame)
+    }
+
+    /// Gives a frame back to the pool, and then the charge for it.
+    fn release(&self, frame: FrameIndex) -> Result<(), FreeError> {
+        // Before it is free: then it may be another's at once.
+        let payer = self.accounts.owner_of(frame);
+        self.pool.free(frame)?;
+        // After: the other way round the payer could hold one frame too many for a moment.
+        if let Some(payer) = payer {
+            self.accounts.uncharge(payer, 1);
+        }
+        Ok(())
     }
 
     /// Withdraws the frames of `run`, which hold struct pages.
@@ -89,6 +117,10 @@ impl<H: Host> Ledger<H> {
 
     pub(crate) const fn pool(&self) -> &FramePool<H::Words> {
         &self.pool
+    }
+
+    pub(crate) const fn accounts(&self) -> &Accounts<H::Words> {
+        &self.accounts
     }
 
     pub(crate) fn nr_metadata(&self) -> u64 {

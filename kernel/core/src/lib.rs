@@ -24,6 +24,7 @@
     clippy::large_stack_frames
 )]
 
+mod accounts;
 mod classify;
 mod device;
 mod drain;

@@ -54,6 +54,8 @@ pub(crate) enum Step {
     Gap { end: u64, reason: Reason },
     /// Pages can go home once so many system pages were allocated.
     NeedsPages(usize),
+    /// Frames can be charged once the user has an account again.
+    NeedsAccount,
 }
 
 /// One migration under way.
@@ -61,6 +63,8 @@ pub(crate) struct Migration<'a, H: Host> {
     pub(crate) host: &'a H,
     pub(crate) gate: &'a H::Lock<Table<H>>,
     pub(crate) id: DeviceId,
+    /// Whom frames are charged to.
+    pub(crate) user: u32,
     pub(crate) space: H::Space,
     pub(crate) request: MigrateRequest,
     pub(crate) scratch: Scratch<H>,
@@ -71,6 +75,9 @@ impl<H: Host> Migration<'_, H> {
     pub(crate) fn run(mut self) -> Result<Outcome, Errno> {
         let span = self.request.span;
         self.clear_reasons()?;
+        if self.request.direction == Direction::ToDevice {
+            self.open_account()?;
+        }
         let mut outcome = Outcome {
             next: span.start,
             ..Outcome::default()
@@ -94,6 +101,12 @@ impl<H: Host> Migration<'_, H> {
                     has_refilled = true;
                     continue;
                 }
+                Step::NeedsAccount if self.host.is_killed() => return Err(Errno::EINTR),
+                Step::NeedsAccount => match self.open_account() {
+                    Ok(()) => continue,
+                    Err(_later) if !outcome.is_empty(span.start) => break,
+                    Err(error) => return Err(error),
+                },
                 Step::Window { end } => {
                     is_mapped = true;
                     self.report_window(&mut outcome, end)?;
@@ -120,6 +133,21 @@ impl<H: Host> Migration<'_, H> {
         usize::try_from(nr_pages)
             .unwrap_or(WINDOW_PAGES)
             .min(WINDOW_PAGES)
+    }
+
+    /// Gives the user an account, which another may take away again while nothing is charged to it.
+    fn open_account(&self) -> Result<(), Errno> {
+        let has_one = {
+            let table = self.gate.read();
+            let accounts = table.device(self.id)?.ledger().accounts();
+            accounts.find(self.user).is_some()
+        };
+        if has_one {
+            return Ok(());
+        }
+        let table = self.gate.write();
+        table.device(self.id)?.ledger().accounts().open(self.user)?;
+        Ok(())
     }
 
     fn step(&mut self, at: u64, has_refilled: bool) -> Result<Step, Errno> {
@@ -152,12 +180,17 @@ impl<H: Host> Migration<'_, H> {
             {
                 return Ok(Step::Gap { end, reason });
             }
+            let payer = device.ledger().accounts().find(self.user);
+            if payer.is_none() && self.request.direction == Direction::ToDevice {
+                return Ok(Step::NeedsAccount);
+            }
             let window = Span::window(at, end);
             let mut work = WindowWork {
                 host: self.host,
                 table: &table,
                 device,
                 request: &self.request,
+                payer,
                 has_swapped: self.space.has_swapped_pages(),
                 vma,
                 window,

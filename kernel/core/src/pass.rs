@@ -7,6 +7,7 @@ use cohmem_uapi::{Direction, FRAME_BYTES, MAX_DEVICES, Reason};
 
 use crate::{
     Errno,
+    accounts::AccountIndex,
     classify::{self, Origin, Verdict},
     device::Device,
     driver::Table,
@@ -27,6 +28,8 @@ pub(crate) struct WindowWork<'a, H: Host> {
     pub(crate) table: &'a Table<H>,
     pub(crate) device: &'a Device<H>,
     pub(crate) request: &'a MigrateRequest,
+    /// Whom frames are charged to; there is one when pages go to the device.
+    pub(crate) payer: Option<AccountIndex>,
     pub(crate) has_swapped: bool,
     pub(crate) vma: Vma,
     pub(crate) window: Span,
@@ -219,13 +222,14 @@ impl<H: Host> WindowWork<'_, H> {
         let fates = fates.get_mut(pages).unwrap_or_default();
         let mut destination = match self.request.direction {
             Direction::ToDevice => {
+                let payer = self.payer.ok_or(Errno::EIO)?;
                 let nr_wanted = verdicts
                     .iter()
                     .filter(|&&verdict| cargo.includes(verdict))
                     .count();
                 Destination::Device {
                     device: self.device,
-                    supply: Supply::new(nr_wanted as u64),
+                    supply: Supply::new(payer, nr_wanted as u64),
                 }
             }
             Direction::ToSystem => Destination::System { stock, nr_stock },

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Arguments that were checked: what leaves this module is trusted by the rest.
 
+use cohmem_frames::MAX_FRAMES;
 use cohmem_uapi::{
-    ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED,
-    PROC_SELF, QUERY_REASONS, RANGE_ALIGN, args,
+    ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL,
+    MIGRATE_SHARED, PROC_SELF, QUERY_REASONS, QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED,
+    RANGE_ALIGN, args,
 };
 
 use crate::{
     Errno,
+    accounts::{Limit, Whose},
     host::{Host, Privilege, Span},
 };
 
@@ -111,6 +114,67 @@ impl QueryRequest {
             span,
             wants_reasons: args.flags & QUERY_REASONS != 0,
             map_ptr: args.map_ptr,
+        })
+    }
+}
+
+/// A limit to set.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QuotaRequest {
+    pub(crate) whose: Whose,
+    pub(crate) limit: Limit,
+}
+
+impl QuotaRequest {
+    pub(crate) fn check(args: &args::Quota) -> Result<Self, Errno> {
+        require_zero(&args.reserved)?;
+        require_flags(
+            args.flags,
+            QUOTA_DEFAULT | QUOTA_UNLIMITED | QUOTA_INHERITED,
+        )?;
+        let whose = if args.flags & QUOTA_DEFAULT == 0 {
+            Whose::User(args.user)
+        } else {
+            require_zero(&[u64::from(args.user)])?;
+            Whose::Default
+        };
+        let limit = match args.flags & (QUOTA_UNLIMITED | QUOTA_INHERITED) {
+            0 => Limit::Frames(args.limit),
+            QUOTA_UNLIMITED => Limit::Unlimited,
+            QUOTA_INHERITED if whose != Whose::Default => Limit::Inherited,
+            _ => return Err(Errno::EINVAL),
+        };
+        if !matches!(limit, Limit::Frames(_)) {
+            require_zero(&[args.limit])?;
+        }
+        // The number that says "no user" everywhere.
+        if args.limit > MAX_FRAMES || whose == Whose::User(u32::MAX) {
+            return Err(Errno::ERANGE);
+        }
+        Ok(Self { whose, limit })
+    }
+}
+
+/// How many accounts to list, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AccountsRequest {
+    pub(crate) nr_max: usize,
+    pub(crate) accounts_ptr: u64,
+}
+
+impl AccountsRequest {
+    pub(crate) fn check(args: &args::Accounts) -> Result<Self, Errno> {
+        require_zero(&args.reserved)?;
+        require_flags(args.flags, 0)?;
+        if args.nr_max > MAX_ACCOUNTS {
+            return Err(Errno::EMSGSIZE);
+        }
+        if args.accounts_ptr == 0 && args.nr_max != 0 {
+            return Err(Errno::EFAULT);
+        }
+        Ok(Self {
+            nr_max: usize::try_from(args.nr_max).unwrap_or(0),
+            accounts_ptr: args.accounts_ptr,
         })
     }
 }

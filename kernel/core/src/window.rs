@@ -17,6 +17,7 @@ use cohmem_uapi::Reason;
 
 use crate::{
     Errno,
+    accounts::AccountIndex,
     classify::{Origin, Verdict},
     device::Device,
     host::{Batch, Host, Mapping, PageFacts, Point, Source, WINDOW_PAGES},
@@ -114,7 +115,7 @@ impl<H: Host> Destination<'_, H> {
     fn assign(&mut self, host: &H, batch: &mut H::Batch<'_>, index: usize) -> Result<(), Reason> {
         match self {
             Self::Device { device, supply } => {
-                let frame = supply.next(host, device.ledger()).ok_or(Reason::NoFrame)?;
+                let frame = supply.next(host, device.ledger())?;
                 match device.chunk_of(frame) {
                     Some(chunk) => batch.assign_frame(index, chunk, frame),
                     // No chunk covers the frame: it stays handed out, which detach will name.
@@ -132,33 +133,35 @@ impl<H: Host> Destination<'_, H> {
     }
 }
 
-/// Frames taken from a ledger in runs, handed out one by one.
+/// Frames taken from a ledger in runs, charged to one account, handed out one by one.
 #[derive(Debug)]
 pub(crate) struct Supply {
+    payer: AccountIndex,
     next: u64,
     end: u64,
     nr_wanted: u64,
 }
 
 impl Supply {
-    pub(crate) const fn new(nr_wanted: u64) -> Self {
+    pub(crate) const fn new(payer: AccountIndex, nr_wanted: u64) -> Self {
         Self {
+            payer,
             next: 0,
             end: 0,
             nr_wanted,
         }
     }
 
-    fn next<H: Host>(&mut self, host: &H, ledger: &Ledger<H>) -> Option<FrameIndex> {
+    fn next<H: Host>(&mut self, host: &H, ledger: &Ledger<H>) -> Result<FrameIndex, Reason> {
         if self.next >= self.end {
-            let run = ledger.take(host, self.nr_wanted.max(1))?;
+            let run = ledger.take(host, self.payer, self.nr_wanted.max(1))?;
             self.next = run.start().get();
             self.end = self.next.saturating_add(run.len());
         }
         let frame = FrameIndex::new(self.next);
         self.next = self.next.saturating_add(1);
         self.nr_wanted = self.nr_wanted.saturating_sub(1);
-        Some(frame)
+        Ok(frame)
     }
 
     fn give_back<H: Host>(&mut self, ledger: &Ledger<H>) -> Result<(), Errno> {

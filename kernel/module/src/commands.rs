@@ -51,6 +51,14 @@ pub(crate) fn run(
         (Node::Device(id), ioctl::QUERY) => {
             with_args(arg, OnSuccess, |args| driver.query(id, args))
         }
+        (Node::Device(id), ioctl::SET_QUOTA) => {
+            with_args(arg, OnSuccess, |args: &mut args::Quota| {
+                driver.set_quota(id, args)
+            })
+        }
+        (Node::Device(id), ioctl::ACCOUNTS) => {
+            with_args(arg, OnSuccess, |args| driver.accounts(id, args))
+        }
         (Node::Device(id), ioctl::EVICT) => with_args(arg, Always, |args| driver.evict(id, args)),
         #[cfg(hooks)]
         (Node::Control, _) => crate::hooks::command(command, arg),

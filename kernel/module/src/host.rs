@@ -119,6 +119,10 @@ impl Host for Kernel {
         process::is_privileged(privilege)
     }
 
+    fn user(&self) -> u32 {
+        process::real_user()
+    }
+
     fn own_space(&self) -> Result<Mm, Errno> {
         Mm::of_caller()
     }

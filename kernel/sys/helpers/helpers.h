@@ -106,6 +106,7 @@ bool cohmem_mmget_not_zero(struct mm_struct *mm);
 int cohmem_mmap_read_lock_killable(struct mm_struct *mm);
 void cohmem_mmap_read_unlock(struct mm_struct *mm);
 u64 cohmem_user_end(void);
+u32 cohmem_real_user(void);
 bool cohmem_is_killed(void);
 bool cohmem_is_signalled(void);
 unsigned long cohmem_copy_from_user(void *to, u64 from, size_t bytes);

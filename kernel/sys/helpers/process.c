@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
-/* `current` is a macro; references to address spaces and user copies are inline. */
+/* `current` and what it leads to are macros; references to address spaces and user copies are inline. */
+#include <linux/cred.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
+#include <linux/uidgid.h>
+#include <linux/user_namespace.h>
 
 #include "helpers.h"
 
@@ -36,6 +39,11 @@ void cohmem_mmap_read_unlock(struct mm_struct *mm)
 u64 cohmem_user_end(void)
 {
 	return TASK_SIZE_MAX;
+}
+
+u32 cohmem_real_user(void)
+{
+	return from_kuid(&init_user_ns, current_uid());
 }
 
 bool cohmem_is_killed(void)

@@ -191,6 +191,12 @@ pub fn is_privileged(privilege: Privilege) -> bool {
     unsafe { bindings::capable(capability as _) }
 }
 
+/// The caller's real user, in the initial user namespace.
+pub fn real_user() -> u32 {
+    // SAFETY: reads the current task's own credentials.
+    unsafe { bindings::cohmem_real_user() }
+}
+
 /// A fatal signal is pending for the caller.
 pub fn is_killed() -> bool {
     // SAFETY: reads the current task's own state.
@@ -261,7 +267,9 @@ plain!(
     args::List,
     args::Info,
     args::Migrate,
-    args::Query
+    args::Query,
+    args::Quota,
+    args::Accounts
 );
 
 /// Reads a value from the caller's memory. May sleep and fault.

@@ -388,6 +388,8 @@ fn unknown_commands_and_unreadable_arguments() {
         ioctl::MIGRATE,
         ioctl::QUERY,
         ioctl::EVICT,
+        ioctl::SET_QUOTA,
+        ioctl::ACCOUNTS,
     ] {
         assert_eq!(
             errno(ioctl_raw(fd, request, 0)),
@@ -434,6 +436,11 @@ fn an_ordinary_user_is_refused() {
         let mut evict = args::Detach::default();
         assert_eq!(
             errno(command(&device.file, ioctl::EVICT, &mut evict)),
+            libc::EPERM
+        );
+        let mut quota = args::Quota::default();
+        assert_eq!(
+            errno(command(&device.file, ioctl::SET_QUOTA, &mut quota)),
             libc::EPERM
         );
         let shared =

@@ -365,3 +365,36 @@ impl Device {
         );
     }
 }
+
+impl Device {
+    /// Sets how many frames a user may hold: a number, and no flags; or flags.
+    pub(crate) fn set_quota(&self, user: u32, flags: u32, limit: u64) -> Result<(), Error> {
+        let mut quota = args::Quota {
+            user,
+            flags,
+            limit,
+            ..args::Quota::default()
+        };
+        command(&self.file, ioctl::SET_QUOTA, &mut quota)
+    }
+
+    /// The users with frames or a limit.
+    pub(crate) fn accounts(&self) -> Vec<args::Account> {
+        let mut list = vec![args::Account::default(); 256];
+        let mut answer = args::Accounts {
+            nr_max: 256,
+            accounts_ptr: list.as_mut_ptr().addr() as u64,
+            ..args::Accounts::default()
+        };
+        command(&self.file, ioctl::ACCOUNTS, &mut answer).expect("accounts");
+        list.truncate(usize::try_from(answer.nr_accounts).expect("small"));
+        list
+    }
+
+    /// Frames charged to a user.
+    pub(crate) fn charged(&self, user: u32) -> u64 {
+        let accounts = self.accounts();
+        let account = accounts.iter().find(|account| account.user == user);
+        account.map_or(0, |account| account.charged)
+    }
+}

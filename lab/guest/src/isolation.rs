@@ -154,6 +154,8 @@ fn a_frame_freed_in_a_hard_interrupt_comes_back() {
         device.give(&other);
         device.allocated() == 0
     });
+    // The charge ends just after the frame is free.
+    wait_until(|| device.charged(0) == 0);
     assert_eq!(queue.wait(1), [128 << 10]);
     other.expect(|index| index as u64);
     drop((queue, file));

@@ -21,6 +21,7 @@ mod isolation;
 mod lifecycle;
 mod module;
 mod poison;
+mod quota;
 mod reasons;
 mod run;
 mod see;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         ("groups", groups::TESTS),
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
+        ("quota", quota::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),

@@ -3,7 +3,7 @@
 use super::{Mutant, Test};
 
 /// A host test of the driver's logic.
-const fn driver_test(name: &'static str) -> Test {
+pub(super) const fn driver_test(name: &'static str) -> Test {
     Test::Host {
         package: "cohmem-kcore",
         target: "driver",
@@ -506,8 +506,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
             ),
             (
                 "kernel/core/src/ledger.rs",
-                "        host.reached(Point::Allocating);\n        self.pool.allocate_run(max)\n",
-                "        while LOCK.swap(true, core::sync::atomic::Ordering::Acquire) {}\n        host.reached(Point::Allocating);\n        let run = self.pool.allocate_run(max);\n        LOCK.store(false, core::sync::atomic::Ordering::Release);\n        run\n",
+                "        host.reached(Point::Allocating);\n        let nr_granted = self.accounts.charge(payer, max);\n",
+                "        let nr_granted = self.accounts.charge(payer, max);\n        while LOCK.swap(true, core::sync::atomic::Ordering::Acquire) {}\n        host.reached(Point::Allocating);\n        LOCK.store(false, core::sync::atomic::Ordering::Release);\n",
             ),
             (
                 "kernel/core/src/ledger.rs",

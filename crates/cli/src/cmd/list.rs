@@ -9,12 +9,13 @@ use cohmem::{
 use serde::Serialize;
 
 use crate::{
-    cmd::state_name,
+    cmd::{quota, state_name},
     exit::{Exit, Result},
     output::{Output, Table},
 };
 
-/// List the attached devices, and (root only) soft-reserved memory that is not attached.
+/// List the attached devices with who holds how much of each, and (root only) soft-reserved memory that
+/// is not attached.
 #[derive(Args, Debug)]
 pub(crate) struct List {}
 
@@ -48,15 +49,28 @@ enum Row {
     },
 }
 
+/// A line of this command's own, or one that `quota list` has as well.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Line {
+    Own(Row),
+    Quota(quota::Row),
+}
+
 const SCHEMA: &str = "cohmem.list/1";
 
 impl List {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
         let devices = discover()?;
         let ranges = unattached()?;
+        let mut holders = Vec::new();
+        for device in &devices {
+            holders.extend(quota::holders(device.number)?);
+        }
         if out.is_json() {
             let rows = devices.iter().map(device_row).chain(ranges);
-            out.json(&rows.collect::<Vec<_>>())?;
+            let holders = holders.into_iter().map(Line::Quota);
+            out.json(&rows.map(Line::Own).chain(holders).collect::<Vec<_>>())?;
             return Ok(Exit::Done);
         }
         if devices.is_empty() && ranges.is_empty() {
@@ -65,6 +79,10 @@ impl List {
         }
         if !devices.is_empty() {
             out.table(&device_table(&devices))?;
+        }
+        if !holders.is_empty() {
+            out.line("")?;
+            out.table(&quota::table(&holders))?;
         }
         if !ranges.is_empty() {
             if !devices.is_empty() {

@@ -13,6 +13,7 @@ pub(crate) mod man;
 pub(crate) mod map;
 pub(crate) mod metrics;
 pub(crate) mod migrate;
+pub(crate) mod quota;
 pub(crate) mod run;
 pub(crate) mod top;
 

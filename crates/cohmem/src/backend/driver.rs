@@ -156,6 +156,32 @@ impl DeviceNode {
         })
     }
 
+    pub(crate) fn set_quota(&self, quota: &args::Quota) -> Result<()> {
+        let mut argument = *quota;
+        let command = Command::SetQuota {
+            device: self.device,
+            user: quota.user,
+            limit: quota.limit,
+        };
+        match self.node.set_quota(&mut argument) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
+    pub(crate) fn accounts(&self, accounts: &mut [args::Account]) -> Result<args::Accounts> {
+        let mut argument = args::Accounts::default();
+        match self.node.accounts(&mut argument, accounts) {
+            Ok(()) => Ok(argument),
+            Err(source) => Err(failed(
+                Command::Accounts {
+                    device: self.device,
+                },
+                source,
+            )),
+        }
+    }
+
     pub(crate) fn migrate(
         &self,
         mut argument: args::Migrate,

@@ -92,6 +92,30 @@ impl Node {
         Ok(unsafe { run(&self.file, command) }?)
     }
 
+    /// [`ioctl::SET_QUOTA`].
+    pub(crate) fn set_quota(&self, argument: &mut args::Quota) -> io::Result<()> {
+        // SAFETY: The number and the structure belong together in the ABI; it holds no pointer.
+        let command = unsafe { Updater::<{ ioctl::SET_QUOTA }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
+    /// [`ioctl::ACCOUNTS`]; the driver writes at most `accounts.len()` entries to `accounts`.
+    pub(crate) fn accounts(
+        &self,
+        argument: &mut args::Accounts,
+        accounts: &mut [args::Account],
+    ) -> io::Result<()> {
+        // A longer slice than a u32 counts is told short; the driver refuses far smaller ones.
+        argument.nr_max = u32::try_from(accounts.len()).unwrap_or(u32::MAX);
+        argument.accounts_ptr = accounts.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: The number and the structure belong together in the ABI. Its pointer and count
+        // are those of `accounts`, which is borrowed until the command has ended.
+        let command = unsafe { Updater::<{ ioctl::ACCOUNTS }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
     /// [`ioctl::MIGRATE`]; the driver writes one byte a page of the range to `reasons`.
     ///
     /// # Panics

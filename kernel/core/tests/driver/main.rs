@@ -7,6 +7,7 @@ mod fake;
 mod detach;
 mod errors;
 mod poison;
+mod quota;
 mod random;
 mod reasons;
 mod round_trip;

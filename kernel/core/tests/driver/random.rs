@@ -4,10 +4,12 @@
 use std::collections::BTreeMap;
 
 use cohmem_kcore::{DeviceId, Errno};
-use cohmem_uapi::{Direction, MIGRATE_FILL, MIGRATE_SHARED};
+use cohmem_uapi::{
+    Direction, MIGRATE_FILL, MIGRATE_SHARED, QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, args,
+};
 use proptest::prelude::*;
 
-use crate::fake::{BASE, Entry, Kind, Pid, Rig, Seen};
+use crate::fake::{BASE, Entry, Home, Kind, Pid, Rig, Seen, USER};
 
 const NR_PAGES: u64 = 24;
 
@@ -40,6 +42,18 @@ enum Op {
         len: u64,
         home: bool,
         flags: u32,
+        user: u32,
+    },
+    SetLimit {
+        device: usize,
+        user: u32,
+        /// `None`: the default again.
+        limit: Option<u64>,
+    },
+    SetDefault {
+        device: usize,
+        /// `None`: no limit.
+        limit: Option<u64>,
     },
     Evict {
         device: usize,
@@ -79,15 +93,23 @@ fn op() -> impl Strategy<Value = Op> {
     let len = || 1..=NR_PAGES;
     // Few stamps, so that KSM finds equal pages.
     let stamp = || 1u64..6;
+    let user = || 0u32..3;
+    let limit = || prop::option::of(0u64..20);
     prop_oneof![
         6 => (who(), page(), stamp()).prop_map(|(who, page, stamp)| Op::Store { who, page, stamp }),
         2 => (who(), page()).prop_map(|(who, page)| Op::Load { who, page }),
         1 => who().prop_map(|who| Op::Fork { who }),
         1 => who().prop_map(|who| Op::Exit { who }),
         1 => (who(), page(), 1u64..4).prop_map(|(who, page, len)| Op::Unmap { who, page, len }),
-        8 => (who(), 0usize..2, page(), len(), any::<bool>(), 0u32..4).prop_map(
-            |(who, device, page, len, home, flags)| Op::Migrate { who, device, page, len, home, flags }
+        8 => (who(), 0usize..2, page(), len(), any::<bool>(), 0u32..4, user()).prop_map(
+            |(who, device, page, len, home, flags, user)| {
+                Op::Migrate { who, device, page, len, home, flags, user }
+            }
         ),
+        1 => (0usize..2, user(), limit()).prop_map(
+            |(device, user, limit)| Op::SetLimit { device, user, limit }
+        ),
+        1 => (0usize..2, limit()).prop_map(|(device, limit)| Op::SetDefault { device, limit }),
         1 => (0usize..2).prop_map(|device| Op::Evict { device }),
         2 => (who(), page()).prop_map(|(who, page)| Op::Hold { who, page }),
         1 => (any::<usize>(), stamp()).prop_map(|(index, stamp)| Op::WriteHeld { index, stamp }),
@@ -107,6 +129,10 @@ struct Life {
     /// By process: content by page; a lost page is `None`.
     alive: Vec<(Pid, BTreeMap<u64, Option<u64>>)>,
     held: Vec<u64>,
+    /// Who asked for each frame in use.
+    payers: BTreeMap<u64, u32>,
+    /// By device: the default, and users' own limits.
+    limits: [(Option<u64>, BTreeMap<u32, u64>); 2],
 }
 
 impl Life {
@@ -121,6 +147,8 @@ impl Life {
             next_unit: 2,
             alive,
             held: Vec::new(),
+            payers: BTreeMap::new(),
+            limits: Default::default(),
         }
     }
 
@@ -206,6 +234,7 @@ impl Life {
                 len,
                 home,
                 flags,
+                user,
             } => {
                 let Some(pid) = self.pid(who) else { return };
                 let direction = if home {
@@ -215,12 +244,48 @@ impl Life {
                 };
                 let flags = flags & (MIGRATE_FILL | MIGRATE_SHARED);
                 let pages = page..page + len;
-                let result = self
-                    .rig
-                    .migrate(self.devices[device], pid, pages, direction, flags);
+                let id = self.devices[device];
+                let nr_before = self.charged(id, user);
+                self.rig.host.act_as(user);
+                let result = self.rig.migrate(id, pid, pages, direction, flags);
+                self.rig.host.act_as(USER);
+                self.note_payers(user);
                 if let Err(error) = result {
                     assert_eq!(error, Errno::EADDRNOTAVAIL);
                 }
+                let (default, own) = &self.limits[device];
+                if let Some(limit) = own.get(&user).copied().or(*default) {
+                    assert!(self.charged(id, user) <= nr_before.max(limit));
+                }
+            }
+            Op::SetLimit {
+                device,
+                user,
+                limit,
+            } => {
+                let (id, own) = (self.devices[device], &mut self.limits[device].1);
+                match limit {
+                    Some(limit) => {
+                        own.insert(user, limit);
+                        self.rig.set_limit(id, user, limit).unwrap();
+                    }
+                    None => {
+                        own.remove(&user);
+                        self.rig.set_quota(id, user, QUOTA_INHERITED).unwrap();
+                    }
+                }
+            }
+            Op::SetDefault { device, limit } => {
+                self.limits[device].0 = limit;
+                let args = args::Quota {
+                    flags: QUOTA_DEFAULT | limit.map_or(QUOTA_UNLIMITED, |_limit| 0),
+                    limit: limit.unwrap_or(0),
+                    ..args::Quota::default()
+                };
+                self.rig
+                    .driver
+                    .set_quota(self.devices[device], &args)
+                    .unwrap();
             }
             Op::Evict { device } => match self.rig.evict(self.devices[device]) {
                 Ok(_) => assert_eq!(self.rig.info(self.devices[device]).nr_allocated, 0),
@@ -236,6 +301,7 @@ impl Life {
                         .attach(self.next_unit, 1)
                         .unwrap_or_else(|_| panic!("unit {} is free", self.next_unit));
                     self.next_unit += 1;
+                    self.limits[device] = Default::default();
                 }
                 Err(error) => {
                     assert_eq!(error, Errno::EBUSY);
@@ -280,6 +346,44 @@ impl Life {
         }
     }
 
+    fn charged(&self, id: DeviceId, user: u32) -> u64 {
+        self.rig.charged(id).get(&user).copied().unwrap_or(0)
+    }
+
+    /// Frames that are in use now and were not before are `user`'s.
+    fn note_payers(&mut self, user: u32) {
+        let world = self.rig.host.world();
+        for (&pfn, page) in &world.pages {
+            if !page.is_frame() || page.refs() == 0 {
+                self.payers.remove(&pfn);
+            } else {
+                self.payers.entry(pfn).or_insert(user);
+            }
+        }
+    }
+
+    /// Each frame in use is charged to who asked for it.
+    fn check_charges(&mut self) {
+        self.note_payers(u32::MAX);
+        let mut wanted = [BTreeMap::new(), BTreeMap::new()];
+        let world = self.rig.host.world();
+        for (pfn, &payer) in &self.payers {
+            let Some(page) = world.pages.get(pfn) else {
+                continue;
+            };
+            let Home::Frame { pgmap, .. } = page.home else {
+                panic!("{pfn:#x} is no frame");
+            };
+            let number = world.pgmaps[pgmap].spec.device;
+            let device = self.devices.iter().position(|id| id.number == number);
+            *wanted[device.unwrap()].entry(payer).or_default() += 1;
+        }
+        drop(world);
+        for (id, wanted) in self.devices.iter().zip(wanted) {
+            assert_eq!(self.rig.charged(*id), wanted, "{id:?}");
+        }
+    }
+
     /// Every process sees what it wrote, and nothing else.
     fn check(&self) {
         self.rig.assert_sound();
@@ -320,6 +424,7 @@ proptest! {
         for op in &ops {
             life.step(op);
             life.check();
+            life.check_charges();
         }
         for pfn in std::mem::take(&mut life.held) {
             life.rig.host.release(pfn);

@@ -5,9 +5,9 @@
 use std::ops::Range;
 
 use cohmem_kcore::{DeviceId, Errno};
-use cohmem_uapi::{Direction, MIGRATE_FILL};
+use cohmem_uapi::{Direction, MIGRATE_FILL, QUOTA_INHERITED};
 
-use crate::fake::{BASE, Fallible, Pid, Rig, Seen, anonymous};
+use crate::fake::{BASE, Fallible, Pid, Rig, Seen, USER, anonymous};
 
 /// Two areas, the second across the end of a window.
 const FIRST: Range<u64> = BASE + 500..BASE + 506;
@@ -45,7 +45,11 @@ impl Scenario {
         let Self { rig, pid, .. } = self;
         let first = rig.attach(self.unit, 2)?;
         let second = rig.attach(self.unit + 2, 1)?;
+        rig.set_limit(first, USER, 9)?;
         rig.migrate(first, *pid, ALL, Direction::ToDevice, MIGRATE_FILL)?;
+        rig.set_quota(first, USER, QUOTA_INHERITED)?;
+        rig.migrate(first, *pid, ALL, Direction::ToDevice, MIGRATE_FILL)?;
+        rig.accounts(first)?;
         rig.query(first, *pid, ALL, cohmem_uapi::QUERY_REASONS)?;
         rig.migrate(first, *pid, SECOND, Direction::ToSystem, 0)?;
         rig.migrate(second, *pid, ALL, Direction::ToDevice, 0)?;

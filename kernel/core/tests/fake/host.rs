@@ -165,6 +165,10 @@ impl Host for FakeHost {
         }
     }
 
+    fn user(&self) -> u32 {
+        self.caller()
+    }
+
     fn own_space(&self) -> Result<FakeSpace, Errno> {
         if self.hit(Fallible::OwnSpace) {
             return Err(Errno::ESRCH);
@@ -269,6 +273,7 @@ impl Host for FakeHost {
     fn relax(&self) {
         assert_no_batch("yielding");
         self.0.clock.fetch_add(1, Relaxed);
+        self.run_hooks(Moment::Relaxing);
         thread::yield_now();
     }
 

@@ -2,12 +2,14 @@
 //! The machine: what tests do to it.
 
 use std::{
+    collections::HashMap,
     fmt,
     ops::Range,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    thread::{self, ThreadId},
 };
 
 use cohmem_kcore::host::Point;
@@ -30,9 +32,14 @@ pub(crate) enum Moment {
     /// Every page was decided on, nothing is collected yet.
     Collecting,
     Sleeping,
+    /// Other tasks run: between the windows of a migration, among others.
+    Relaxing,
     /// A device's node is being made.
     Publishing,
 }
+
+/// Who calls when nothing else is said.
+pub(crate) const USER: u32 = 1000;
 
 type HookFn = Box<dyn FnOnce(&FakeHost) + Send>;
 
@@ -46,6 +53,8 @@ pub(crate) struct Inner {
     pub(crate) clock: AtomicU64,
     pub(crate) may_administrate: AtomicBool,
     pub(crate) may_move_shared: AtomicBool,
+    /// Who calls, by thread.
+    users: Mutex<HashMap<ThreadId, u32>>,
     pub(crate) nr_drains: AtomicU64,
     /// The test is over: nothing is checked any more.
     pub(crate) is_off: AtomicBool,
@@ -71,6 +80,7 @@ impl FakeHost {
             clock: AtomicU64::new(0),
             may_administrate: AtomicBool::new(true),
             may_move_shared: AtomicBool::new(true),
+            users: Mutex::default(),
             nr_drains: AtomicU64::new(0),
             is_off: AtomicBool::new(false),
         }))
@@ -140,6 +150,17 @@ impl FakeHost {
     pub(crate) fn set_privileges(&self, may_administrate: bool, may_move_shared: bool) {
         self.0.may_administrate.store(may_administrate, Relaxed);
         self.0.may_move_shared.store(may_move_shared, Relaxed);
+    }
+
+    /// The calls of this thread are `user`'s from now on.
+    pub(crate) fn act_as(&self, user: u32) {
+        let mut users = self.0.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.insert(thread::current().id(), user);
+    }
+
+    pub(crate) fn caller(&self) -> u32 {
+        let users = self.0.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.get(&thread::current().id()).copied().unwrap_or(USER)
     }
 
     // Processes.

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! A driver on a machine, with calls that check what holds for every answer.
 
-use std::{ops::Range, sync::atomic::Ordering::Relaxed};
+use std::{collections::BTreeMap, ops::Range, sync::atomic::Ordering::Relaxed};
 
 use cohmem_kcore::{DeviceId, Driver, Errno};
 use cohmem_uapi::{
-    Direction, MIGRATE_FILL, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State, args,
+    Direction, MAX_ACCOUNTS, MIGRATE_FILL, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State,
+    args,
 };
 
 use super::{FakeHost, Pid, VmaSpec, world::RangeKind};
@@ -185,10 +186,79 @@ impl Rig {
         Ok(map)
     }
 
+    pub(crate) fn set_limit(&self, id: DeviceId, user: u32, limit: u64) -> Result<(), Errno> {
+        let args = args::Quota {
+            user,
+            limit,
+            ..args::Quota::default()
+        };
+        self.driver.set_quota(id, &args)
+    }
+
+    pub(crate) fn set_quota(&self, id: DeviceId, user: u32, flags: u32) -> Result<(), Errno> {
+        let args = args::Quota {
+            user,
+            flags,
+            ..args::Quota::default()
+        };
+        self.driver.set_quota(id, &args)
+    }
+
+    pub(crate) fn accounts(&self, id: DeviceId) -> Result<Vec<args::Account>, Errno> {
+        self.host.accounts(&self.driver, id)
+    }
+
+    /// Frames charged to each user who has some.
+    #[track_caller]
+    pub(crate) fn charged(&self, id: DeviceId) -> BTreeMap<u32, u64> {
+        let accounts = self.accounts(id).unwrap();
+        let charges = accounts.iter().filter(|account| account.charged > 0);
+        charges
+            .map(|account| (account.user, account.charged))
+            .collect()
+    }
+
     /// Fails the test unless the machine is sound; see [`FakeHost::assert_sound`].
     #[track_caller]
     pub(crate) fn assert_sound(&self) {
         self.host.assert_sound(&self.driver);
+    }
+}
+
+impl FakeHost {
+    /// The accounts of a device, as the driver lists them.
+    pub(crate) fn accounts(
+        &self,
+        driver: &Driver<Self>,
+        id: DeviceId,
+    ) -> Result<Vec<args::Account>, Errno> {
+        const ENTRY: usize = size_of::<args::Account>();
+        let accounts_ptr = self.user_buffer(usize::try_from(MAX_ACCOUNTS).unwrap() * ENTRY);
+        let mut args = args::Accounts {
+            nr_max: MAX_ACCOUNTS,
+            accounts_ptr,
+            ..args::Accounts::default()
+        };
+        let result = driver.accounts(id, &mut args);
+        let bytes = self.free_user_buffer(accounts_ptr);
+        result?;
+        let nr_accounts = usize::try_from(args.nr_accounts).unwrap();
+        let (listed, rest) = bytes.split_at(nr_accounts * ENTRY);
+        assert!(
+            rest.iter().all(|&byte| byte == 0xaa),
+            "written past the list"
+        );
+        let word =
+            |entry: &[u8], at: usize| u64::from_ne_bytes(entry[at..at + 8].try_into().unwrap());
+        let half =
+            |entry: &[u8], at: usize| u32::from_ne_bytes(entry[at..at + 4].try_into().unwrap());
+        let accounts = listed.chunks_exact(ENTRY).map(|entry| args::Account {
+            user: half(entry, 0),
+            flags: half(entry, 4),
+            limit: word(entry, 8),
+            charged: word(entry, 16),
+        });
+        Ok(accounts.collect())
     }
 }
 

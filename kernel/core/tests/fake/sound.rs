@@ -88,6 +88,7 @@ impl FakeHost {
         let nr_in_use = world.nr_frames_in_use();
         drop(world);
         let mut nr_allocated = 0;
+        let mut nr_charged = 0;
         for number in 0..MAX_DEVICES {
             let Ok(id) = driver.open(number) else {
                 continue;
@@ -99,6 +100,8 @@ impl FakeHost {
                 info.nr_free + info.nr_allocated + info.nr_poisoned + info.nr_metadata
             );
             nr_allocated += info.nr_allocated;
+            let accounts = self.accounts(driver, id).unwrap();
+            nr_charged += accounts.iter().map(|account| account.charged).sum::<u64>();
         }
         let world = self.world();
         let nr_poisoned_in_use = world
@@ -111,5 +114,6 @@ impl FakeHost {
             nr_in_use,
             "frames handed out, and frames in use"
         );
+        assert_eq!(nr_charged, nr_in_use, "frames charged, and frames in use");
     }
 }

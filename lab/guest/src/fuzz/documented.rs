@@ -50,7 +50,7 @@ pub(crate) fn errno_name(errno: i32) -> String {
 }
 
 /// The answers that a run cannot bring about, each with its cause.
-const OUT_OF_REACH: [(Option<Command>, i32, &str); 6] = [
+const OUT_OF_REACH: [(Option<Command>, i32, &str); 7] = [
     (None, libc::EIO, "stands for what the kernel never refuses"),
     (
         None,
@@ -73,6 +73,11 @@ const OUT_OF_REACH: [(Option<Command>, i32, &str); 6] = [
         "its small allocations never fail here; the test build of the module makes them",
     ),
     (
+        Some(Command::Migrate),
+        libc::ENOSPC,
+        "256 other users must have a limit; quota.rs gives them one",
+    ),
+    (
         Some(Command::Query),
         libc::EBUSY,
         "the page tables would have to change at each of several looks within microseconds",
@@ -83,7 +88,7 @@ const OUT_OF_REACH: [(Option<Command>, i32, &str); 6] = [
 const REASONS_OUT_OF_REACH: [(Reason, &str); 4] = [
     (Reason::Locked, "by chance: the kernel must hold the lock"),
     (Reason::Raced, "by chance: the page must change meanwhile"),
-    (Reason::Quota, "the driver has no quota"),
+    (Reason::Quota, "a run sets no limits; quota.rs does"),
     (
         Reason::NoMemory,
         "the machine would run out of memory; the test build of the module pretends it does",
@@ -109,7 +114,9 @@ impl Documented {
         let query = migrate
             .iter()
             .copied()
-            .filter(|errno| ![libc::EILSEQ, libc::EPERM, libc::EAGAIN].contains(errno))
+            .filter(|errno| {
+                ![libc::EILSEQ, libc::EPERM, libc::EAGAIN, libc::ENOSPC].contains(errno)
+            })
             .chain([libc::EBUSY])
             .collect();
         // An unknown flag, where there are flags.

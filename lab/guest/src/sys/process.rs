@@ -135,6 +135,13 @@ pub(crate) fn become_user(uid: u32) {
     check(i64::from(unsafe { libc::setuid(uid) })).expect("setuid");
 }
 
+/// Becomes another real user, and stays root in effect, as a set-user-ID program is.
+pub(crate) fn become_real_user(uid: u32) {
+    let same = libc::uid_t::MAX;
+    // SAFETY: changes this process's credentials only.
+    check(i64::from(unsafe { libc::setresuid(uid, same, same) })).expect("setresuid");
+}
+
 /// Unloads a module: the errno that the kernel answers with.
 pub(crate) fn delete_module(name: &std::ffi::CStr) -> Result<(), Error> {
     // SAFETY: the name is a C string that outlives the call.

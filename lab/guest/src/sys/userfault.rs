@@ -10,6 +10,8 @@ use super::{check, memory::Memory};
 const UFFDIO_API: libc::c_ulong = 0xC018_AA3F;
 const UFFDIO_REGISTER: libc::c_ulong = 0xC020_AA00;
 const UFFD_API: u64 = 0xAA;
+const UFFDIO_MOVE: libc::c_ulong = 0xC028_AA05;
+const FEATURE_MOVE: u64 = 1 << 16;
 const REGISTER_MODE_MISSING: u64 = 1;
 
 /// Holes of a range of memory that wait for a handler.
@@ -24,7 +26,7 @@ impl Userfault {
         let fd = i32::try_from(check(fd)?).expect("a descriptor");
         // SAFETY: a descriptor that the kernel just made, and nobody else's.
         let this = Self(unsafe { OwnedFd::from_raw_fd(fd) });
-        this.control(UFFDIO_API, &mut [UFFD_API, 0, 0])?;
+        this.control(UFFDIO_API, &mut [UFFD_API, FEATURE_MOVE, 0])?;
         let mut register = [
             memory.address(),
             memory.len() as u64,
@@ -33,6 +35,20 @@ impl Userfault {
         ];
         this.control(UFFDIO_REGISTER, &mut register)?;
         Ok(this)
+    }
+
+    /// Moves all pages of `source` to the holes of `target`, which was registered; returns the bytes.
+    pub(crate) fn move_pages(&self, source: &Memory, target: &Memory) -> Result<u64, Error> {
+        assert_eq!(source.len(), target.len());
+        let mut words = [
+            target.address(),
+            source.address(),
+            source.len() as u64,
+            0,
+            0,
+        ];
+        self.control(UFFDIO_MOVE, &mut words)?;
+        Ok(words[4])
     }
 
     fn control<const N: usize>(
