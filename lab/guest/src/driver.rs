@@ -28,6 +28,12 @@ pub(crate) fn ranges() -> Vec<Range<u64>> {
         .collect()
 }
 
+/// Kernels from 7 on move large folios that are mapped page by page.
+pub(crate) fn moves_large_folios() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
+    !release.starts_with("6.")
+}
+
 /// The driver's answer as an errno.
 pub(crate) fn errno(result: Result<(), Error>) -> i32 {
     match result {

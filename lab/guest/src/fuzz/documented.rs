@@ -2,10 +2,9 @@
 
 use cohmem_uapi::Reason;
 
-use super::{
-    board::{Board, Command, NR_ERRNOS},
-    exhibits::moves_large_folios,
-};
+use super::board::{Board, Command, NR_ERRNOS};
+
+use crate::driver::moves_large_folios;
 
 const HEADER: &str = include_str!("../../../../include/uapi/linux/cohmem.h");
 

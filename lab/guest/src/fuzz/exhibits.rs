@@ -6,6 +6,7 @@ use cohmem_uapi::{Direction, MIGRATE_FILL, PROC_SELF, QUERY_REASONS, Reason, arg
 
 use super::{call::Caller, opening::migration};
 use crate::{
+    driver::moves_large_folios,
     holders::{Swap, vdso},
     lifecycle::wait_until,
     sys::{
@@ -198,12 +199,6 @@ impl Exhibits {
             memory.expect(filling);
         }
     }
-}
-
-/// Kernels from 7 on move large folios that are mapped page by page.
-pub(crate) fn moves_large_folios() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("osrelease");
-    !release.starts_with("6.")
 }
 
 fn range_of(memory: &Memory) -> (u64, u64) {
