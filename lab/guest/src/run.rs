@@ -424,6 +424,21 @@ fn a_crash_leaves_nothing() {
     expect_nothing_left(&device);
 }
 
+/// What the command says of an address, as JSON.
+fn explain(pid: u32, address: u64) -> String {
+    let output = Command::new("cohmem")
+        .args([
+            "explain",
+            &pid.to_string(),
+            &format!("{address:#x}"),
+            "--json",
+        ])
+        .output()
+        .expect("cohmem");
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
 fn a_page_is_explained() {
     let device = Device::attach(0);
     let mut run = Run::python("size>=8M", HOLDING);
@@ -435,33 +450,41 @@ fn a_page_is_explained() {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
     let mut seen = [false; 2];
     for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
-        let (start, _rest) = line.split_once('-').expect("a range");
-        let address = u64::from_str_radix(start, 16).expect("hexadecimal");
-        let frame = frames_of(pid, address, 1)[0] * FRAME_BYTES;
-        let is_there = device.range.contains(&frame);
-        if frame == 0 || seen[usize::from(is_there)] {
-            continue;
+        let (range, _rest) = line.split_once(' ').expect("fields");
+        let (start, end) = range.split_once('-').expect("a range");
+        let parse = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
+        let (start, end): (u64, u64) = (parse(start), parse(end));
+        let frames = frames_of(pid, start, (end - start) / FRAME_BYTES);
+        for is_there in [false, true] {
+            let is_wanted = |&frame: &u64| {
+                frame != 0 && device.range.contains(&(frame * FRAME_BYTES)) == is_there
+            };
+            let Some(index) = frames.iter().position(is_wanted) else {
+                continue;
+            };
+            if seen[usize::from(is_there)] {
+                continue;
+            }
+            let (address, phys) = (
+                start + index as u64 * FRAME_BYTES,
+                frames[index] * FRAME_BYTES,
+            );
+            let said = explain(pid, address);
+            // The kernel may have put it elsewhere meanwhile.
+            if frames_of(pid, address, 1)[0] * FRAME_BYTES != phys {
+                continue;
+            }
+            let tier = if is_there { "device" } else { "system" };
+            for wanted in [
+                format!("\"page\": {address},"),
+                format!("\"tier\": \"{tier}\""),
+                format!("\"phys\": {phys},"),
+                format!("\"start\": {start},"),
+            ] {
+                assert!(said.contains(&wanted), "{wanted} is not in {said}");
+            }
+            seen[usize::from(is_there)] = true;
         }
-        let output = Command::new("cohmem")
-            .args(["explain", &pid.to_string(), start, "--json"])
-            .output()
-            .expect("cohmem");
-        let said = String::from_utf8(output.stdout).expect("text");
-        assert!(output.status.success(), "{said}");
-        // The kernel may have put it elsewhere meanwhile.
-        if frames_of(pid, address, 1)[0] * FRAME_BYTES != frame {
-            continue;
-        }
-        let tier = if is_there { "device" } else { "system" };
-        for wanted in [
-            format!("\"page\": {address},"),
-            format!("\"tier\": \"{tier}\""),
-            format!("\"phys\": {frame},"),
-            format!("\"start\": {address},"),
-        ] {
-            assert!(said.contains(&wanted), "{wanted} is not in {said}");
-        }
-        seen[usize::from(is_there)] = true;
     }
     assert_eq!(seen, [true, true], "one page in each place");
     run.go_on();
