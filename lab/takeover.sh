@@ -24,7 +24,7 @@ echo "$said" | grep -q "over from dax0.0 ($driver" || fail "attach does not say 
 [ -e /dev/cohmem0 ] || fail "there is no /dev/cohmem0"
 [ "$(state)" = "none 0" ] || fail "the dax driver still has the range: $(state)"
 
-cohmem run --device 0 -- sh -c 'x=$(head -c 4000000 /dev/zero | tr "\0" a); sleep 1; [ ${#x} = 4000000 ]' ||
+cohmem run --device 0 --interval 100ms -- sh -c 'x=$(head -c 4000000 /dev/zero | tr "\0" a); sleep 1; [ ${#x} = 4000000 ]' ||
     fail "a program's memory does not survive"
 [ "$(cat /sys/class/cohmem/cohmem0/moved_in)" -gt 500 ] || fail "no page went to the device"
 

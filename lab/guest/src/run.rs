@@ -462,6 +462,9 @@ fn a_page_is_explained() {
             let Some(index) = frames.iter().position(is_wanted) else {
                 continue;
             };
+            if seen[usize::from(is_there)] {
+                continue;
+            }
             let (address, phys) = (
                 start + index as u64 * FRAME_BYTES,
                 frames[index] * FRAME_BYTES,
