@@ -22,7 +22,11 @@ use crate::{
 const NODE: &str = "/dev/hmm_dmirror2";
 /// Passes of a module before the one that counts: a virtual machine's memory is given by its host at the
 /// first touch.
-const NR_WARM_UPS: usize = 1;
+const NR_WARM_UPS: u32 = 1;
+/// Passes that count: the quickest is the round's, since what else the host does only adds.
+const NR_TIMED: u32 = 5;
+/// Passes of a module at most.
+const NR_TRIES: u32 = 30;
 /// For the node to appear. Generous: devtmpfs makes it before `insmod` returns.
 const NODE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -54,14 +58,8 @@ enum Spoiled {
         status: ExitStatus,
     },
     NoNode,
-    Partial {
-        step: &'static str,
-        nr_done: u64,
-        nr_pages: u64,
-    },
-    Content {
-        step: &'static str,
-    },
+    Partial,
+    Content(&'static str),
 }
 
 impl fmt::Display for Spoiled {
@@ -69,12 +67,11 @@ impl fmt::Display for Spoiled {
         match self {
             Self::Program { program, status } => write!(formatter, "{program}: {status}"),
             Self::NoNode => write!(formatter, "there is no {NODE}"),
-            Self::Partial {
-                step,
-                nr_done,
-                nr_pages,
-            } => write!(formatter, "{step}: {nr_done} of {nr_pages} pages"),
-            Self::Content { step } => write!(formatter, "{step}: the content changed"),
+            Self::Partial => write!(
+                formatter,
+                "in {NR_TRIES} passes, not all pages moved both ways often enough"
+            ),
+            Self::Content(what) => write!(formatter, "{what} is not what was written"),
         }
     }
 }
@@ -90,7 +87,8 @@ struct Rounds {
 pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let bytes = usize::from(args.size) << 20;
     println!(
-        "pages {PAGE} bytes, {} MiB, exclusive, touched, not huge, 1 thread, {NODE}",
+        "pages {PAGE} bytes, {} MiB, exclusive, touched, not huge, 1 thread, {NODE}, \
+         best of {NR_TIMED} a round",
         args.size
     );
     println!(
@@ -119,58 +117,58 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Moves the memory there and back, and times the last time.
+/// Moves the memory there and back several times, and notes the quickest.
 fn pass(bytes: usize, rounds: &mut Rounds) -> Result<(), Box<dyn Error>> {
     let device = OpenOptions::new().read(true).write(true).open(NODE)?;
     let pages = Pages::touched(bytes)?;
     let mut seen = Pages::touched(bytes)?;
-    for nr_pass in 0..=NR_WARM_UPS {
+    let (mut quickest_there, mut quickest_home) = (Duration::MAX, Duration::MAX);
+    let mut nr_whole = 0;
+    for _try in 0..NR_TRIES {
         seen.words_mut().fill(0);
-        let to_device = call(
-            &device,
-            DeviceCommand::ToDevice,
-            &pages,
-            &mut seen,
-            "to the device",
-        )?;
-        if !seen.is_whole() {
-            return Err(Spoiled::Content {
-                step: "what the device sees",
-            }
-            .into());
+        let there = call(&device, DeviceCommand::ToDevice, &pages, &mut seen)?;
+        if there.is_some() && !seen.is_whole() {
+            return Err(Spoiled::Content("what the device sees").into());
         }
-        let to_system = call(&device, DeviceCommand::ToSystem, &pages, &mut seen, "home")?;
+        let home = call(&device, DeviceCommand::ToSystem, &pages, &mut seen)?;
         if !pages.is_whole() {
-            return Err(Spoiled::Content { step: "back home" }.into());
+            return Err(Spoiled::Content("what came home").into());
         }
-        if nr_pass == NR_WARM_UPS {
-            rounds.to_device.push(to_device);
-            rounds.to_system.push(to_system);
+        // The kernel may hold a page for a moment: such a time is no measure.
+        let (Some(there), Some(home)) = (there, home) else {
+            continue;
+        };
+        nr_whole += 1;
+        if nr_whole > NR_WARM_UPS {
+            quickest_there = quickest_there.min(there);
+            quickest_home = quickest_home.min(home);
+        }
+        if nr_whole == NR_WARM_UPS + NR_TIMED {
+            rounds.to_device.push(quickest_there);
+            rounds.to_system.push(quickest_home);
+            return Ok(());
         }
     }
-    Ok(())
+    Err(Spoiled::Partial.into())
 }
 
+/// Issues a command; its time, if all pages were done.
 fn call(
     device: &File,
     command: DeviceCommand,
     pages: &Pages,
     seen: &mut Pages,
-    step: &'static str,
-) -> Result<Duration, Box<dyn Error>> {
+) -> Result<Option<Duration>, Box<dyn Error>> {
     let start = Instant::now();
-    let nr_done = command.call(device, pages, seen)?;
+    let result = command.call(device, pages, seen);
     let elapsed = start.elapsed();
     let nr_pages = pages.page_addresses().len() as u64;
-    if nr_done != nr_pages {
-        return Err(Spoiled::Partial {
-            step,
-            nr_done,
-            nr_pages,
-        }
-        .into());
+    match result {
+        Ok(nr_done) => Ok((nr_done == nr_pages).then_some(elapsed)),
+        // What the commands say when not all pages are on the device.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error.into()),
     }
-    Ok(elapsed)
 }
 
 /// A loaded module.

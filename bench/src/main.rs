@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod dmirror;
+mod engine;
 mod figure;
 mod migrate;
 mod sys;
@@ -28,12 +29,15 @@ enum Bench {
     Migrate(migrate::Args),
     /// Our test device against the kernel's own.
     Dmirror(dmirror::Args),
+    /// The engine's migration against memcpy, at each level
+    Engine(engine::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().bench {
         Bench::Migrate(args) => migrate::run(&args),
         Bench::Dmirror(args) => dmirror::run(&args),
+        Bench::Engine(args) => engine::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

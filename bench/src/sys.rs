@@ -1,6 +1,7 @@
-//! `move_pages(2)` and the test devices' commands, and the memory that they move. Every unsafe block of the crate is here.
+//! What the benchmarks need of the system: `move_pages(2)` and the test devices' commands, memory that they
+//! move, huge pages. Every unsafe block of the crate is here.
 
-use std::{fs::File, io::Error, os::fd::AsRawFd as _, ptr::NonNull};
+use std::{fs::File, io::Error, os::fd::AsRawFd as _, ptr::NonNull, sync::atomic::AtomicU64};
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
@@ -167,4 +168,33 @@ impl DeviceCommand {
         }
         Ok(argument.nr_done)
     }
+}
+
+/// While it lives, memory that the process touches first gets no huge pages.
+#[derive(Debug)]
+pub(crate) struct NoHugePages(());
+
+impl NoHugePages {
+    pub(crate) fn enter() -> Self {
+        set_huge_pages_off(1);
+        Self(())
+    }
+}
+
+impl Drop for NoHugePages {
+    fn drop(&mut self) {
+        set_huge_pages_off(0);
+    }
+}
+
+fn set_huge_pages_off(is_off: libc::c_ulong) {
+    // SAFETY: It takes numbers only. A kernel without huge pages refuses, and has none.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, is_off, 0, 0, 0) };
+}
+
+/// The first word of a region, for threads to share.
+pub(crate) fn word(region: &cohmem_engine::Region) -> &AtomicU64 {
+    // SAFETY: The region is larger, aligned, initialised, and lives as long as the borrow; the benchmark
+    // makes no other references to it meanwhile.
+    unsafe { region.as_ptr().cast::<AtomicU64>().as_ref() }
 }

@@ -1,11 +1,17 @@
 //! `cargo xtask bench NAME`: side-by-side benchmarks, in the lab where they need it.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    fs,
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
+    engine::{Copies, NOBODY, is_root},
     kmod::{self, Variant},
     lab::{self, Cpu, Guest, ModuleLoad, Output, Range},
     place::{cargo, target},
@@ -19,7 +25,7 @@ pub(crate) struct Args {
     /// Which
     #[arg(value_enum)]
     name: Name,
-    /// MiB to move each time [default: 256; 64 for dmirror, whose devices have 256]
+    /// MiB to move each time [default: 256; 64 for dmirror, whose devices have 256; 32 for engine]
     #[arg(long, value_name = "MIB")]
     size: Option<u64>,
     /// Rounds
@@ -33,6 +39,8 @@ enum Name {
     Migrate,
     /// The test device against the kernel's own, in the lab
     Dmirror,
+    /// The engine's migrations against memcpy: level 1 as the caller, levels 2 and 3 without privilege
+    Engine,
 }
 
 /// Figures that a run must print.
@@ -63,6 +71,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Name::Dmirror => {
             dmirror(args.size.unwrap_or(64), args.rounds, Output::Inherit)?;
         }
+        Name::Engine => {
+            print!("{}", engine(args.size.unwrap_or(32), args.rounds)?);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -81,8 +92,19 @@ fn conditions(cpu: Cpu) -> &'static str {
     }
 }
 
+/// Figures that a run must print whatever the process may do.
+const ENGINE_FIGURES: [&str; 6] = [
+    "figure engine.l3.2m_thp.vs_memcpy ",
+    "figure engine.l3.2m.vs_memcpy.live ",
+    "figure engine.l3.64k.vs_memcpy ",
+    "figure engine.l3.4k.vs_memcpy.live.home ",
+    "figure engine.l3.access.vs_plain ",
+    "figure engine.l3.pause.64k.p99 ",
+];
+
 /// Runs each benchmark small, for its output and its content check.
 pub(crate) fn check() -> Result<()> {
+    expect_figures(&engine(4, 1)?, &ENGINE_FIGURES)?;
     for cpu in [Cpu::Max, Cpu::ByWords] {
         println!("{}", conditions(cpu));
         expect_figures(&migrate(cpu, 32, 3, Output::Capture)?, &MIGRATE_FIGURES)?;
@@ -169,4 +191,71 @@ fn measured(guest: &Guest) -> Result<String> {
         bail!("the benchmark: exit status {}", outcome.exit_code());
     }
     Ok(String::from_utf8_lossy(&outcome.stdout).into_owned())
+}
+
+/// Measures level 1 as the caller; levels 2 and 3 as a user without privilege, where the caller may
+/// become one.
+fn engine(size_mib: u64, nr_rounds: u64) -> Result<String> {
+    cargo(&["build", "--quiet", "--release", "--package", "cohmem-bench"])?;
+    let program = target()?.join("release/cohmem-bench");
+    let arguments = |levels: &str| {
+        let (size, rounds) = (size_mib.to_string(), nr_rounds.to_string());
+        [
+            "engine", "--size", &size, "--rounds", &rounds, "--levels", levels,
+        ]
+        .map(str::to_owned)
+    };
+    let _huge = SharedHugePages::on();
+    let mut output = capture(Command::new(&program).args(arguments("1")))?;
+    if is_root()? {
+        let copies = Copies::of(std::slice::from_ref(&program))?;
+        let mut command = Command::new(&copies.programs()[0]);
+        command.args(arguments("2,3")).current_dir("/");
+        output.push_str("levels 2 and 3 as nobody:\n");
+        output.push_str(&capture(command.uid(NOBODY).gid(NOBODY))?);
+    } else {
+        output.push_str(&capture(Command::new(&program).args(arguments("2,3")))?);
+    }
+    Ok(output)
+}
+
+fn capture(command: &mut Command) -> Result<String> {
+    let output = command
+        .output()
+        .with_context(|| format!("{}", command.get_program().display()))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        bail!("the benchmark: {}\n{text}", output.status);
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+const SHARED_HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+/// Huge pages for shared memory that asks for them: off by default, so a memfd has none. As they were
+/// when it is dropped.
+struct SharedHugePages {
+    before: Option<String>,
+}
+
+impl SharedHugePages {
+    fn on() -> Self {
+        let chosen = fs::read_to_string(SHARED_HUGE_PAGES).ok().and_then(|text| {
+            let (_, rest) = text.split_once('[')?;
+            Some(rest.split_once(']')?.0.to_owned())
+        });
+        let before = chosen
+            .filter(|chosen| chosen == "never" && fs::write(SHARED_HUGE_PAGES, "advise").is_ok());
+        Self { before }
+    }
+}
+
+impl Drop for SharedHugePages {
+    fn drop(&mut self) {
+        if let Some(before) = &self.before
+            && let Err(error) = fs::write(SHARED_HUGE_PAGES, before)
+        {
+            eprintln!("xtask: {SHARED_HUGE_PAGES} is still \"advise\": {error}");
+        }
+    }
 }

@@ -1,7 +1,11 @@
 //! The conformance suite of the library on every backend: the engine on this machine with each
-//! privilege, everything else in the lab.
+//! privilege, the driver and a NUMA node in the lab.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -9,7 +13,7 @@ use crate::{
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad, Range},
     place::{cargo, repository, target},
-    privilege::{Privilege, PublicCopy},
+    privilege::{self, Privilege, PublicCopy},
     setup::{self, Group},
 };
 
@@ -49,7 +53,7 @@ fn suite() -> Result<PathBuf> {
         .context("cargo names no executable of the suite")
 }
 
-fn on_this_machine(suite: &std::path::Path) -> Result<()> {
+fn on_this_machine(suite: &Path) -> Result<()> {
     let copy = PublicCopy::of(suite)?;
     for privilege in Privilege::ALL {
         println!("conformance: the engine, {}", privilege.name());
@@ -71,34 +75,29 @@ fn on_this_machine(suite: &std::path::Path) -> Result<()> {
         if !output.status.success() {
             bail!("the suite {}: {}", privilege.name(), output.status);
         }
-        if privilege == Privilege::UserWithoutUserfaultfd && !text.contains("level 3") {
+        // Who is not root may have /dev/userfaultfd, which is another way to it.
+        let is_refused = privilege == Privilege::UserWithoutUserfaultfd && privilege::is_root()?;
+        if is_refused && !text.contains("level 3") {
             bail!("the engine found userfaultfd where it is refused");
         }
     }
     Ok(())
 }
 
-fn in_the_lab(suite: &std::path::Path) -> Result<()> {
-    const BYTES: u64 = 128 << 20;
+fn in_the_lab(suite: &Path) -> Result<()> {
     setup::ensure(Group::Guest)?;
     cargo(&["build", "--quiet", "--package", "cohmem-cli"])?;
     let script = repository()?.join("lab/conformance.sh");
     let command = [script, target()?.join("debug/cohmem"), suite.to_path_buf()];
     let guest = Guest {
-        spm: [0x1_4000_0000, 0x1_8000_0000]
-            .map(|start| Range {
-                start,
-                bytes: BYTES,
-            })
-            .to_vec(),
+        spm: vec![Range {
+            start: 0x1_4000_0000,
+            bytes: 128 << 20,
+        }],
         numa: true,
-        modules: vec![
-            ModuleLoad::stock("dax_hmem"),
-            ModuleLoad::stock("device_dax"),
-            ModuleLoad::file(kmod::build(Variant::Shipped)?),
-        ],
+        modules: vec![ModuleLoad::file(kmod::build(Variant::Shipped)?)],
         command: command.map(|path| path.display().to_string()).to_vec(),
-        timeout: Duration::from_secs(600),
+        timeout: Duration::from_secs(400),
         ..Guest::default()
     };
     let outcome = guest.run()?;

@@ -7,44 +7,76 @@ use std::{
         fs::{MetadataExt as _, PermissionsExt as _},
         process::CommandExt as _,
     },
-    path::{Path, PathBuf},
-    process::{self, Command, Stdio},
+    path::PathBuf,
+    process::{self, Command, ExitCode, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    place::{cargo, repository},
+    place::{cargo, repository, target},
     setup::{self, Group},
 };
 
 /// The user and group `nobody`.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// Runs all tests as the caller, and where that is root once more as `nobody`.
 pub(crate) fn check() -> Result<()> {
     setup::ensure(Group::Build)?;
     cargo(&["test", "--quiet", "--package", "cohmem-engine", "--doc"])?;
-    let programs = build(&[])?;
+    let programs = build()?;
     run_all("the caller", &programs, None)?;
-    let is_root = fs::metadata("/proc/self").context("/proc")?.uid() == 0;
-    if !is_root {
+    if !is_root()? {
         println!("engine: not run as nobody: only root can become another user");
         return Ok(());
     }
-    // Where the tree lies, another user may not be allowed to look.
-    let directory = std::env::temp_dir().join(format!("cohmem-engine-{}", process::id()));
-    let copied = copy(&programs, &directory);
-    let result = copied.and_then(|programs| run_all("nobody", &programs, Some(NOBODY)));
-    fs::remove_dir_all(&directory).with_context(|| format!("remove {}", directory.display()))?;
-    result
+    let copies = Copies::of(&programs)?;
+    run_all("nobody", copies.programs(), Some(NOBODY))
 }
 
-/// Builds the test programs, with more arguments to cargo.
-pub(crate) fn build(arguments: &[&str]) -> Result<Vec<PathBuf>> {
+/// Runs the tests under AddressSanitizer, in a target directory of their own. Not those of limits: the
+/// sanitizer needs mappings and memory of its own.
+pub(crate) fn sanitize() -> Result<ExitCode> {
+    let host = host()?;
+    let status = Command::new(env!("CARGO"))
+        .args(["test", "--package", "cohmem-engine", "--target", &host])
+        .args(["--lib", "--test", "basics", "--test", "stress"])
+        .args(["--test", "lifecycle", "--test", "system_calls"])
+        // The installed compiler is a stable one, which has the sanitizer's run time, but not the flag.
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-Zsanitizer=address")
+        .env("CARGO_TARGET_DIR", target()?.join("sanitize"))
+        .current_dir(repository()?)
+        .status()
+        .context("cargo test")?;
+    if !status.success() {
+        bail!("the engine's tests under AddressSanitizer: {status}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The target that the compiler itself runs on: with one that is named, build scripts are not sanitized.
+fn host() -> Result<String> {
+    let output = Command::new("rustc")
+        .arg("-vV")
+        .current_dir(repository()?)
+        .output()
+        .context("rustc")?;
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .find_map(|line| Some(line.strip_prefix("host: ")?.to_owned()))
+        .context("rustc -vV names no host")
+}
+
+pub(crate) fn is_root() -> Result<bool> {
+    Ok(fs::metadata("/proc/self").context("/proc")?.uid() == 0)
+}
+
+/// Builds the test programs.
+fn build() -> Result<Vec<PathBuf>> {
     let output = Command::new(env!("CARGO"))
         .args(["test", "--package", "cohmem-engine", "--no-run"])
-        .args(arguments)
         .current_dir(repository()?)
         .stderr(Stdio::piped())
         .output()
@@ -67,20 +99,46 @@ pub(crate) fn build(arguments: &[&str]) -> Result<Vec<PathBuf>> {
     Ok(programs)
 }
 
-fn copy(programs: &[PathBuf], directory: &Path) -> Result<Vec<PathBuf>> {
-    let context = || format!("copy the engine's tests to {}", directory.display());
-    fs::create_dir_all(directory).with_context(context)?;
-    fs::set_permissions(directory, fs::Permissions::from_mode(0o755)).with_context(context)?;
-    programs
-        .iter()
-        .map(|program| {
-            let target = directory.join(program.file_name().context("a program has a name")?);
-            fs::copy(program, &target).with_context(context)?;
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
-                .with_context(context)?;
-            Ok(target)
-        })
-        .collect()
+/// Programs where any user may run them; gone when it is dropped. Where the tree lies, another user may
+/// not be allowed to look.
+pub(crate) struct Copies {
+    directory: PathBuf,
+    programs: Vec<PathBuf>,
+}
+
+impl Copies {
+    pub(crate) fn of(programs: &[PathBuf]) -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("cohmem-engine-{}", process::id()));
+        let context = || format!("copy programs to {}", directory.display());
+        fs::create_dir(&directory).with_context(context)?;
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(&directory, open.clone()).with_context(context)?;
+        let mut copies = Self {
+            directory,
+            programs: Vec::new(),
+        };
+        for program in programs {
+            let name = program.file_name().context("a program has a name")?;
+            let copied = copies.directory.join(name);
+            fs::copy(program, &copied)
+                .and_then(|_| fs::set_permissions(&copied, open.clone()))
+                .with_context(|| format!("copy {} there", program.display()))?;
+            copies.programs.push(copied);
+        }
+        Ok(copies)
+    }
+
+    pub(crate) fn programs(&self) -> &[PathBuf] {
+        &self.programs
+    }
+}
+
+impl Drop for Copies {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            eprintln!("xtask: cannot remove {}: {error}", self.directory.display());
+        }
+    }
 }
 
 /// Runs each program, and tells how many tests passed and what they could not run.

@@ -7,7 +7,7 @@ use cohmem_kbuild::{Toolchain, Tree};
 
 pub(crate) use cohmem_kbuild::Variant;
 
-use crate::{place, setup};
+use crate::{kernel, place, setup};
 
 /// Arguments of `cargo xtask kmod`.
 #[derive(clap::Args)]
@@ -21,8 +21,8 @@ pub(crate) struct Args {
     /// Build the example of a driver, `cohmem_example.ko`, instead.
     #[arg(long, conflicts_with_all = ["hooks", "dmirror"])]
     example: bool,
-    /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build
-    /// [default: the newest installed].
+    /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build, or
+    /// `newest`, which is fetched [default: the newest installed].
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<String>,
 }
@@ -60,6 +60,18 @@ pub(crate) fn build(variant: Variant) -> Result<PathBuf> {
     build_for(variant, None)
 }
 
+/// As [`build`], for a kernel of the lab.
+///
+/// # Errors
+///
+/// As [`build`], and when that kernel cannot be had.
+pub(crate) fn build_on(variant: Variant, kernel: kernel::Name) -> Result<PathBuf> {
+    match kernel {
+        kernel::Name::Stock => build(variant),
+        kernel::Name::Newest => build_for(variant, Some("newest")),
+    }
+}
+
 /// As [`build`], for the kernel named as on the command line.
 ///
 /// # Errors
@@ -68,6 +80,7 @@ pub(crate) fn build(variant: Variant) -> Result<PathBuf> {
 pub(crate) fn build_for(variant: Variant, kernel: Option<&str>) -> Result<PathBuf> {
     setup::ensure(setup::Group::Build)?;
     let release = match kernel {
+        Some("newest") => kernel::newest()?.build.display().to_string(),
         Some(kernel) => kernel.to_owned(),
         None => setup::kernel_release()?,
     };

@@ -11,9 +11,13 @@ use std::{path::PathBuf, process::ExitCode, str::FromStr, time::Duration};
 
 use anyhow::Result;
 
-use crate::kmod::{self, Variant};
+use crate::{
+    kernel,
+    kmod::{self, Variant},
+};
 
 mod cpio;
+mod disk;
 mod guest;
 mod initramfs;
 mod job;
@@ -26,6 +30,7 @@ mod report;
 mod self_check;
 mod stream;
 
+pub(crate) use disk::Disk;
 pub(crate) use guest::{Cpu, Guest, Module, ModuleLoad, Output};
 pub(crate) use outcome::Outcome;
 pub(crate) use range::Range;
@@ -56,6 +61,9 @@ pub(crate) struct Args {
     /// A second NUMA node without processors; the soft-reserved ranges are on it
     #[arg(long)]
     numa: bool,
+    /// Kernel to boot; `newest` is fetched first
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    kernel: kernel::Name,
     /// Give the soft-reserved ranges to device-dax: /dev/dax0.0 and so on
     #[arg(long, conflicts_with = "kmem")]
     dax: bool,
@@ -161,7 +169,7 @@ impl Args {
             } else {
                 Variant::Shipped
             };
-            modules.push(ModuleLoad::file(kmod::build(variant)?));
+            modules.push(ModuleLoad::file(kmod::build_on(variant, self.kernel)?));
         }
         modules.extend(self.module.iter().cloned());
         Ok(Guest {
@@ -173,6 +181,7 @@ impl Args {
                 default.spm.clone()
             },
             numa: self.numa,
+            kernel: self.kernel,
             append: self.append.clone(),
             modules,
             prepare: if self.attach {

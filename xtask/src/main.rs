@@ -10,9 +10,13 @@ mod bench;
 mod conformance;
 mod docs;
 mod engine;
+mod fuzz;
+mod guide;
+mod kernel;
 mod kmod;
 mod lab;
 mod lints;
+mod monitoring;
 mod mutants;
 mod package;
 mod place;
@@ -43,12 +47,20 @@ enum Job {
     Package(package::Args),
     /// Make the manual pages and shell completions
     Docs(docs::Args),
+    /// Call the driver at random from racing processes, in the lab
+    Fuzz(fuzz::Args),
+    /// Fetch another kernel for the lab and the module: the newest
+    Kernel(kernel::Args),
+    /// Run the examples of the guide and the README, and compare what they print
+    Guide(guide::Args),
     /// Run the kernel's own tests of device memory on the test device, and on the kernel's
     Selftest(selftest::Args),
     /// Measure beside the peers
     Bench(bench::Args),
     /// Check formatting, clippy and the house rules
     Lints(lints::Args),
+    /// Run the engine's tests under AddressSanitizer
+    Sanitize,
     /// Plant small faults and see that the tests notice
     Mutants(mutants::Args),
     /// Install the Debian packages that the other jobs need (they do so themselves, too)
@@ -65,9 +77,13 @@ fn main() -> ExitCode {
         Job::Kmod(args) => kmod::run(&args),
         Job::Package(args) => package::run(&args),
         Job::Docs(args) => docs::run(&args),
+        Job::Fuzz(args) => fuzz::run(&args),
+        Job::Kernel(args) => kernel::run(&args),
+        Job::Guide(args) => guide::run(&args),
         Job::Selftest(args) => selftest::run(&args),
         Job::Bench(args) => bench::run(&args),
         Job::Lints(args) => lints::run(&args),
+        Job::Sanitize => engine::sanitize(),
         Job::Mutants(args) => mutants::run(&args),
         Job::Setup(args) => setup::run(&args),
         Job::WithoutUserfaultfd(args) => privilege::run_without_userfaultfd(&args),

@@ -16,8 +16,11 @@ use anyhow::{Context as _, Result, bail};
 use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
+mod follow;
+mod library;
 mod list;
 mod quota;
+mod see;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
 const HOST_LIMIT: &str = "300";
@@ -50,8 +53,8 @@ struct Mutant {
 
 /// A test that must fail.
 enum Test {
-    /// A host test of a package: test target (`lib` for the tests inside the library), and a part of the
-    /// test's name.
+    /// A host test of a package: test target (`lib` for the tests inside the library, `bin` for those
+    /// inside the program), and a part of the test's name.
     Host {
         package: &'static str,
         target: &'static str,
@@ -92,6 +95,9 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
     list::MUTANTS
         .iter()
         .chain(engine::MUTANTS)
+        .chain(follow::MUTANTS)
+        .chain(see::MUTANTS)
+        .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
 }
 
@@ -99,6 +105,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
 fn target_arguments(target: &str) -> Vec<&str> {
     match target {
         "lib" => vec!["--lib"],
+        "bin" => vec!["--bins"],
         target => vec!["--test", target],
     }
 }
@@ -149,7 +156,15 @@ fn check_unchanged(mutants: &[&Mutant]) -> Result<()> {
         }
         let mut test = vec!["test", "--quiet", "--package", package];
         test.extend(target_arguments(target));
-        let (ended, output) = call(&copy_tree()?, Program::HostTest, &test)?;
+        let mut build = test.clone();
+        build.push("--no-run");
+        let tree = copy_tree()?;
+        // Without the time limit, which is the tests'.
+        let (built, output) = call(&tree, Program::Cargo, &build)?;
+        if built != Ended::Passed {
+            bail!("without a fault, {package} does not build:\n{output}");
+        }
+        let (ended, output) = call(&tree, Program::HostTest, &test)?;
         if ended != Ended::Passed {
             bail!("without a fault, the tests of {package} fail:\n{output}");
         }
@@ -185,10 +200,10 @@ impl Mutant {
                 (build, test)
             }
             Test::Guest { stage, name } => {
-                let build = if stage == "hooks" {
-                    vec!["kmod", "--hooks"]
-                } else {
-                    vec!["kmod"]
+                let build = match stage {
+                    "hooks" => vec!["kmod", "--hooks"],
+                    "dmirror" => vec!["kmod", "--dmirror"],
+                    _ => vec!["kmod"],
                 };
                 (build, vec!["test", stage, "--filter", name])
             }

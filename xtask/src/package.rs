@@ -10,12 +10,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use cohmem_kbuild::Variant;
 
+pub(crate) mod boot;
 mod deb;
 pub(crate) mod test;
 
@@ -59,15 +60,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// When packages are missing and cannot be installed, or a build or one of Debian's tools fails.
 pub(crate) fn build(local: Option<&str>) -> Result<Packages> {
     setup::ensure(Group::Package)?;
-    cargo(&[
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "cohmem-cli",
-        "--package",
-        "cohmem-kbuild",
-    ])?;
+    // Each by itself, as other jobs build them: together their dependencies have other features.
+    for package in ["cohmem-cli", "cohmem-kbuild"] {
+        cargo(&["build", "--quiet", "--release", "--package", package])?;
+    }
     let version = match local {
         Some(word) => format!("{}+{word}", env!("CARGO_PKG_VERSION")),
         None => env!("CARGO_PKG_VERSION").to_owned(),
@@ -128,32 +124,18 @@ fn dkms(directory: &Path, origin: &Origin) -> Result<PathBuf> {
     let mut deb = Deb::new("cohmem-dkms", directory, origin)?;
     deb.program("usr/lib/cohmem-dkms/cohmem-kbuild", "cohmem-kbuild")?;
     let source = format!("usr/src/cohmem-{}", origin.version);
+    let root = repository()?;
     for path in Variant::Shipped.sources() {
-        for file in files_of(path)? {
-            let content = fs::read(repository()?.join(&file)).with_context(|| file.clone())?;
-            deb.file(&format!("{source}/{file}"), 0o644, &content)?;
+        for file in deb::files_below(&root.join(path))? {
+            let name = file.strip_prefix(&root)?.display();
+            let content = fs::read(&file).with_context(|| name.to_string())?;
+            deb.file(&format!("{source}/{name}"), 0o644, &content)?;
         }
     }
     let conf = deb.text("cohmem-dkms/dkms.conf")?;
     deb.file(&format!("{source}/dkms.conf"), 0o644, conf.as_bytes())?;
     deb.documents("cohmem-kbuild")?;
     deb.build()
-}
-
-/// The files under version control, or about to be, at or below a path of the tree.
-fn files_of(path: &str) -> Result<Vec<String>> {
-    let output = Command::new("git")
-        .args(["ls-files", "--cached", "--others", "--exclude-standard"])
-        .arg(path)
-        .current_dir(repository()?)
-        .output()
-        .context("git ls-files")?;
-    let list = String::from_utf8(output.stdout).context("file names are UTF-8")?;
-    let files: Vec<_> = list.lines().map(str::to_owned).collect();
-    if !output.status.success() || files.is_empty() {
-        bail!("git ls-files {path}: {}, no files", output.status);
-    }
-    Ok(files)
 }
 
 fn packaging(path: &str) -> Result<PathBuf> {

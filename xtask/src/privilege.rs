@@ -68,7 +68,8 @@ impl Privilege {
     }
 }
 
-fn is_root() -> Result<bool> {
+/// Whether this program runs as root, and so can become another user.
+pub(crate) fn is_root() -> Result<bool> {
     let status = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let uid = status
         .lines()
@@ -120,6 +121,7 @@ impl Drop for PublicCopy {
 /// program. No privilege is needed.
 pub(crate) fn run_without_userfaultfd(args: &Args) -> Result<ExitCode> {
     const EPERM: u32 = 1;
+    // The number of the system call on x86-64.
     const USERFAULTFD: i64 = 323;
     let arch = std::env::consts::ARCH.try_into().context("seccomp")?;
     let filter = SeccompFilter::new(

@@ -34,17 +34,22 @@ pub(crate) enum Group {
     Programs,
     /// To make Debian packages, and to check them and the manual.
     Package,
+    /// To make a Debian with an init of its own.
+    Boot,
     /// The kernel's source, for its own tests.
     Source,
+    /// To check what is exported to Prometheus.
+    Monitoring,
 }
 
 impl Group {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Build,
         Self::Guest,
         Self::Programs,
         Self::Package,
         Self::Source,
+        Self::Monitoring,
     ];
 
     fn packages(self) -> &'static [&'static str] {
@@ -72,12 +77,14 @@ impl Group {
                 "python3-numpy",
                 "util-linux",
             ],
+            Self::Boot => &["mmdebstrap", "e2fsprogs", "util-linux"],
             Self::Package => &[
                 "binutils", "dpkg-dev", "lintian", "dkms", "man-db", "mandoc",
                 // Its systemd-sysusers.
                 "systemd",
             ],
             Self::Source => &["linux-source-6.12", "libc6-dev", "tar", "xz-utils"],
+            Self::Monitoring => &["prometheus"],
         }
     }
 }

@@ -4,6 +4,7 @@
 //! its seconds, and fails if one failed. Naming stages runs only those.
 
 use std::{
+    fmt,
     process::{Command, ExitCode},
     time::{Duration, Instant},
 };
@@ -12,10 +13,11 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
-    bench, conformance, engine,
+    bench, conformance, engine, fuzz, guide,
+    kernel::{self, NotRun},
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad},
-    lints, mutants, package,
+    lints, monitoring, mutants, package,
     place::{cargo, repository, target},
     selftest,
     setup::{self, Group},
@@ -25,12 +27,15 @@ use crate::{
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Stages to run; all by default
+    /// Stages to run; by default all but package-boot
     #[arg(value_enum)]
     stages: Vec<Stage>,
     /// Only guest tests whose name contains this
     #[arg(long, value_name = "NAME", requires = "stages")]
     filter: Option<String>,
+    /// Kernel of the stages guest, poison, hooks and dmirror
+    #[arg(long, value_enum, default_value_t, requires = "stages")]
+    kernel: kernel::Name,
 }
 
 /// A part of the tests.
@@ -44,6 +49,8 @@ enum Stage {
     Loom,
     /// The engine at every level: as the caller, and as a user without privilege
     Engine,
+    /// Metrics, alerts and dashboard, checked by Prometheus's own tool
+    Monitoring,
     /// The modules build, and their objects pass the checks
     Kmod,
     /// The lab notices planted bugs
@@ -54,7 +61,7 @@ enum Stage {
     Poison,
     /// Races that the test build of the module forces open
     Hooks,
-    /// The test device, where the kernel's own tests do not look
+    /// The test device, where the kernel's own tests do not look, and the example of a driver
     Dmirror,
     /// The kernel's own tests of device memory, on the test device
     Selftest,
@@ -62,10 +69,18 @@ enum Stage {
     Dax,
     /// The manual, the Debian packages: built, checked, installed, upgraded, purged
     Package,
+    /// The packages on a Debian with an init that reboots: by hand, the first time takes long
+    PackageBoot,
+    /// The examples of the guide and the README
+    Guide,
     /// The library's contract on every backend, at every level of privilege
     Conformance,
     /// The tours, small: the engine's at every level of privilege, the driver's in the lab
     Tour,
+    /// The fuzzer of the driver's commands
+    Fuzz,
+    /// The modules build for the newest kernel, where its packages can be had
+    Newest,
     /// The benchmark, small: for its output and its content check
     Bench,
     /// The fixed part of the mutants
@@ -75,34 +90,48 @@ enum Stage {
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let stages = if args.stages.is_empty() {
-        Stage::value_variants()
+        let all = Stage::value_variants().iter().copied();
+        all.filter(|stage| stage.is_in_ci()).collect()
     } else {
-        &args.stages[..]
+        args.stages.clone()
     };
     let mut results = Vec::new();
-    for &stage in stages {
+    for stage in stages {
         println!("== {stage:?}");
         let start = Instant::now();
-        let result = stage.run(args.filter.as_deref());
-        if let Err(error) = &result {
-            eprintln!("== {stage:?} failed: {error:#}");
-        }
-        results.push((stage, start.elapsed(), result.is_ok()));
+        let result = stage.run(args.filter.as_deref(), args.kernel);
+        let verdict = match &result {
+            Ok(()) => Verdict::Passed,
+            Err(error) if error.is::<NotRun>() => Verdict::NotRun(format!("{error}")),
+            Err(error) => {
+                eprintln!("== {stage:?} failed: {error:#}");
+                Verdict::Failed
+            }
+        };
+        results.push((stage, start.elapsed(), verdict));
     }
     println!("== stages");
-    for (stage, elapsed, is_ok) in &results {
-        let verdict = if *is_ok { "ok" } else { "FAILED" };
+    for (stage, elapsed, verdict) in &results {
         println!(
             "{:<10} {:>5} s  {verdict}",
             format!("{stage:?}").to_lowercase(),
             elapsed.as_secs()
         );
     }
-    let nr_failed = results.iter().filter(|(_, _, is_ok)| !is_ok).count();
-    println!(
-        "stages: {} passed, {nr_failed} failed",
-        results.len() - nr_failed
-    );
+    let count = |is_wanted_fn: fn(&Verdict) -> bool| {
+        results
+            .iter()
+            .filter(|(_, _, verdict)| is_wanted_fn(verdict))
+            .count()
+    };
+    let nr_failed = count(|verdict| matches!(verdict, Verdict::Failed));
+    let nr_skipped = count(|verdict| matches!(verdict, Verdict::NotRun(_)));
+    let nr_passed = results.len() - nr_failed - nr_skipped;
+    let skipped = match nr_skipped {
+        0 => String::new(),
+        _ => format!(", {nr_skipped} skipped"),
+    };
+    println!("stages: {nr_passed} passed, {nr_failed} failed{skipped}");
     Ok(if nr_failed == 0 {
         ExitCode::SUCCESS
     } else {
@@ -110,12 +139,35 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// What a stage came to.
+enum Verdict {
+    Passed,
+    Failed,
+    /// What it needs cannot be had here and now.
+    NotRun(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Passed => f.write_str("ok"),
+            Self::Failed => f.write_str("FAILED"),
+            Self::NotRun(reason) => f.write_str(reason),
+        }
+    }
+}
+
 impl Stage {
-    fn run(self, filter: Option<&str>) -> Result<()> {
+    fn is_in_ci(self) -> bool {
+        self != Self::PackageBoot
+    }
+
+    fn run(self, filter: Option<&str>, kernel: kernel::Name) -> Result<()> {
         match self {
             Self::Lints => lints::check(),
             Self::Host => host(),
             Self::Loom => loom(),
+            Self::Monitoring => monitoring::check(),
             Self::Engine => engine::check(),
             Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
                 .into_iter()
@@ -131,25 +183,44 @@ impl Stage {
                     "dmirror::",
                 ];
                 let filter: Vec<_> = filter.into_iter().chain(skipped).collect();
-                guest_tests(Variant::Shipped, &filter, Duration::from_secs(1200))
+                guest_tests(Variant::Shipped, kernel, &filter, Duration::from_secs(1200))
             }
             Self::Poison => {
                 let filter = filter.unwrap_or("poison::");
-                guest_tests(Variant::Shipped, &[filter], Duration::from_secs(200))
+                guest_tests(
+                    Variant::Shipped,
+                    kernel,
+                    &[filter],
+                    Duration::from_secs(200),
+                )
             }
             Self::Hooks => {
                 let filter = filter.unwrap_or("hooks::");
-                guest_tests(Variant::Hooks, &[filter], Duration::from_secs(300))
+                guest_tests(Variant::Hooks, kernel, &[filter], Duration::from_secs(300))
             }
             Self::Dmirror => {
                 let filter = filter.unwrap_or("dmirror::");
-                guest_tests(Variant::Dmirror, &[filter], Duration::from_secs(300))
+                guest_tests(
+                    Variant::Dmirror,
+                    kernel,
+                    &[filter],
+                    Duration::from_secs(300),
+                )
             }
             Self::Selftest => selftest::check(),
             Self::Dax => dax(),
             Self::Package => package::test::check(),
+            Self::PackageBoot => package::boot::check(),
+            Self::Guide => guide::check(),
             Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),
+            Self::Fuzz => fuzz::check(),
+            Self::Newest => {
+                for variant in [Variant::Shipped, Variant::Dmirror] {
+                    kmod::build_on(variant, kernel::Name::Newest)?;
+                }
+                Ok(())
+            }
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),
         }
@@ -159,6 +230,7 @@ impl Stage {
 /// The tests that need no guest.
 fn host() -> Result<()> {
     setup::ensure(Group::Build)?;
+    setup::ensure(Group::Programs)?;
     // The engine has a stage of its own.
     cargo(&[
         "test",
@@ -219,7 +291,12 @@ fn dax() -> Result<()> {
 }
 
 /// Boots the lab and runs the guest tests that `filter` names.
-fn guest_tests(variant: Variant, filter: &[&str], timeout: Duration) -> Result<()> {
+fn guest_tests(
+    variant: Variant,
+    kernel: kernel::Name,
+    filter: &[&str],
+    timeout: Duration,
+) -> Result<()> {
     setup::ensure(Group::Guest)?;
     setup::ensure(Group::Programs)?;
     cargo(&[
@@ -230,16 +307,18 @@ fn guest_tests(variant: Variant, filter: &[&str], timeout: Duration) -> Result<(
         "--package",
         "cohmem-cli",
     ])?;
-    let mut load = ModuleLoad::file(kmod::build(variant)?);
+    let mut modules = vec![ModuleLoad::file(kmod::build_on(variant, kernel)?)];
     if variant == Variant::Dmirror {
-        load.parameters = selftest::parameters(&Guest::default()).join(" ");
+        modules[0].parameters = selftest::parameters(&Guest::default()).join(" ");
+        modules.push(ModuleLoad::file(kmod::build_on(Variant::Example, kernel)?));
     }
     let program = target()?.join("debug/guest-tests");
     let mut command = vec![program.display().to_string()];
     command.extend(filter.iter().map(|&word| word.to_owned()));
     let guest = Guest {
-        modules: vec![load],
+        modules,
         command,
+        kernel,
         timeout,
         ..Guest::default()
     };

@@ -1,8 +1,8 @@
 //! Exit status and error messages.
 
-use std::{error, fmt, io, path::PathBuf, process::ExitCode};
+use std::{error, fmt, io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
-use cohmem::ErrorKind;
+use cohmem::{ByteCount, ErrorKind};
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,9 +44,37 @@ pub(crate) enum CliError {
         source: io::Error,
     },
     Signals(io::Error),
+    /// A file that was asked for could not be written.
+    File {
+        path: PathBuf,
+        source: io::Error,
+    },
+    /// A picture could not be drawn.
+    Picture {
+        path: PathBuf,
+        text: String,
+    },
+    /// Nobody can be served at an address.
+    Listen {
+        address: SocketAddr,
+        source: io::Error,
+    },
+    /// What needs a terminal has none.
+    NoTerminal,
+    /// The process had no memory to look at.
+    NothingRecorded,
     NoDevices,
+    /// Options that do not go together.
+    Misused(&'static str),
     SeveralDevices {
         numbers: Vec<u32>,
+    },
+    /// Devices were named by the policy and beside it.
+    DevicesTwice,
+    /// A strict policy ended the program.
+    NoRoom {
+        is_limit: bool,
+        pages: u64,
     },
     /// A file of the user's that cannot be read.
     Read {
@@ -77,10 +105,20 @@ impl CliError {
                     126
                 })
             }
-            Self::Output(_) | Self::Json(_) | Self::Signals(_) => ExitCode::from(1),
-            Self::SeveralDevices { .. } | Self::Read { .. } | Self::Line { .. } => {
-                ExitCode::from(2)
-            }
+            Self::Output(_)
+            | Self::Json(_)
+            | Self::Signals(_)
+            | Self::File { .. }
+            | Self::Listen { .. }
+            | Self::Picture { .. }
+            | Self::NothingRecorded
+            | Self::NoRoom { .. } => ExitCode::from(1),
+            Self::SeveralDevices { .. }
+            | Self::NoTerminal
+            | Self::Read { .. }
+            | Self::Line { .. }
+            | Self::Misused(_)
+            | Self::DevicesTwice => ExitCode::from(2),
             Self::NoDevices => ExitCode::from(3),
         }
     }
@@ -108,6 +146,14 @@ impl fmt::Display for CliError {
             Self::Json(_) => f.write_str("cannot write JSON"),
             Self::Start { program, .. } => write!(f, "cannot start {program:?}"),
             Self::Signals(_) => f.write_str("cannot receive signals"),
+            Self::File { path, .. } => write!(f, "cannot write {}", path.display()),
+            Self::Picture { path, text } => write!(f, "cannot draw {}: {text}", path.display()),
+            Self::Listen { address, .. } => write!(f, "cannot serve at {address}"),
+            Self::NoTerminal => {
+                f.write_str("the standard output is no terminal; --once and --json need none")
+            }
+            Self::NothingRecorded => f.write_str("the process has no memory to look at"),
+            Self::Misused(what) => f.write_str(what),
             Self::NoDevices => f.write_str("no device is attached; `cohmem attach` attaches one"),
             Self::SeveralDevices { numbers } => {
                 write!(
@@ -117,6 +163,19 @@ impl fmt::Display for CliError {
                 )?;
                 numbers.iter().try_for_each(|number| write!(f, " {number}"))
             }
+            Self::DevicesTwice => {
+                f.write_str("--device and devices= of the policy both name devices")
+            }
+            Self::NoRoom { is_limit, pages } => write!(
+                f,
+                "the program was ended, since {pages} pages ({}) found no room: {}",
+                ByteCount::of_frames(*pages),
+                if *is_limit {
+                    "the limit is reached"
+                } else {
+                    "no frame is free"
+                }
+            ),
             Self::Read { path, .. } => write!(f, "cannot read {}", path.display()),
             Self::Line { path, number, says } => {
                 write!(f, "{} line {number}: {says}", path.display())
@@ -132,9 +191,19 @@ impl error::Error for CliError {
             Self::Output(source)
             | Self::Start { source, .. }
             | Self::Signals(source)
+            | Self::File { source, .. }
+            | Self::Listen { source, .. }
             | Self::Read { source, .. } => Some(source),
             Self::Json(source) => Some(source),
-            Self::NoDevices | Self::SeveralDevices { .. } | Self::Line { .. } => None,
+            Self::Picture { .. }
+            | Self::NothingRecorded
+            | Self::NoTerminal
+            | Self::NoDevices
+            | Self::SeveralDevices { .. }
+            | Self::Line { .. }
+            | Self::Misused(_)
+            | Self::DevicesTwice
+            | Self::NoRoom { .. } => None,
         }
     }
 }

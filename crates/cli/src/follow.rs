@@ -1,105 +1,165 @@
-//! Follows a tree of processes and moves their anonymous memory as it appears.
+//! Follows a tree of processes and moves their memory as a policy says, as it appears.
 //!
-//! A process that had no page fault since the last look has no new page: it costs one read of its
-//! `stat`. Otherwise each anonymous mapping is queried, which moves nothing, and migrated only if
-//! it has pages in system memory. Pages that would not move are tried again ever more rarely.
+//! A process whose signature (page faults, size of its memory) is that of the last look has no new
+//! page: it costs two reads in procfs. Otherwise each mapping that the policy names is looked at,
+//! which moves nothing, and what may move of it is moved in pieces. Without a cause a process is
+//! looked at ever more rarely, for pages that could not move; all looks together take a small part
+//! of the time.
+//!
+//! # The limit
+//!
+//! Only this follower moves pages of these processes to a device, so between two of its calls their
+//! pages there become fewer, never more: a fork shares pages, and a copy on write lands in system
+//! memory. Pages that were counted in each process, after which no process was found that was not,
+//! are therefore an upper bound of what is there, and a piece holds no more other pages than the
+//! limit leaves. A page that several processes map counts once for each.
+
+pub(crate) mod live;
+pub(crate) mod machine;
+mod pieces;
+mod place;
+mod stock;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
-    fs,
-    ops::ControlFlow,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
-use cohmem::{
-    AddrRange, Device, Direction, ErrorKind, MigrateOptions, Process, ReasonCounts, Target, Tier,
+use cohmem::{AddrRange, ByteCount, ReasonCounts, UserAddr};
+
+use self::{
+    live::Live,
+    machine::{Machine, Obstacle, Signature, Step},
 };
+use crate::policy::{Area, Policy};
 
-use crate::cmd::migrate::movable_ranges;
-
-/// Rounds after which a mapping whose pages stay is tried again, at most.
-const LONGEST_REST: u32 = 40;
+/// Bytes that are looked at in one call.
+const LOOK_BYTES: u64 = 256 << 20;
 
 /// What was done for all processes together.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
-    /// Pages that moved to the device.
-    pub(crate) moved: u64,
-    /// Most pages that were on the device at the end of a round.
+    /// Pages that moved, by device.
+    pub(crate) moved: BTreeMap<u32, u64>,
+    /// Pages that went home to make room.
+    pub(crate) evicted: u64,
+    /// Most pages that were on the devices at the end of a round.
     pub(crate) peak: u64,
     /// Pages that had stayed when they were last looked at.
     pub(crate) stayed: ReasonCounts,
     /// Processes that may not be looked into.
-    pub(crate) unseen: HashSet<u32>,
+    pub(crate) hidden: BTreeSet<u32>,
     /// Rounds.
     pub(crate) rounds: u64,
+    /// Processes that the program left behind, and their pages that went home at the end.
+    pub(crate) left: (u64, u64),
+}
+
+/// Why memory found no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lack {
+    /// No device has a free frame.
+    Frames,
+    /// The limit is reached.
+    Limit,
+}
+
+/// What one round came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    /// A process had new memory, or pages moved.
+    pub(crate) is_busy: bool,
+    /// Pages that found no room, and why.
+    pub(crate) lack: Option<(Lack, u64)>,
 }
 
 /// One mapping at the last look.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 struct Seen {
+    area: Area,
+    /// Pages on devices, at most.
     here: u64,
-    stayed: ReasonCounts,
-    rest: u32,
-    next_rest: u32,
+    /// Pages that may move to a device.
+    nr_candidates: u64,
+    /// Pages that stay, and those that did not move when they were told to.
+    stays: ReasonCounts,
+    refused: ReasonCounts,
+    /// The round in which its last page came.
+    last_came: u64,
+    /// Its pages went home for others: they come back only into free room.
+    has_yielded: bool,
 }
 
 #[derive(Debug)]
-struct Followed {
-    process: Process,
-    faults: Option<u64>,
-    mappings: HashMap<AddrRange, Seen>,
-    /// Pages stayed: the process is looked at again without a fault.
-    has_rest: bool,
+struct Followed<P> {
+    process: P,
+    signature: Option<Signature>,
+    /// By address.
+    seen: Vec<Seen>,
+    /// Pause until the next look without a cause.
+    rest: Duration,
+    /// When that look is due, and before when no look is worth its cost.
+    next_look: Duration,
+    not_before: Duration,
 }
 
-/// The processes below this one.
+/// The processes below one.
 #[derive(Debug)]
-pub(crate) struct Follower {
-    device: Device,
-    followed: HashMap<u32, Followed>,
+pub(crate) struct Follower<M: Machine> {
+    machine: M,
+    policy: Policy,
+    root: u32,
+    /// Most time that a cause for a look waits because of its cost.
+    patience: Duration,
+    followed: BTreeMap<u32, Followed<M::Process>>,
     pub(crate) tally: Tally,
 }
 
-impl Follower {
-    pub(crate) fn new(device: Device) -> Self {
+impl<M: Machine> Follower<M> {
+    /// Follows what is below the process `root`; the policy names at least one device.
+    pub(crate) fn new(machine: M, policy: Policy, root: u32, patience: Duration) -> Self {
         Self {
-            device,
-            followed: HashMap::new(),
+            machine,
+            policy,
+            root,
+            patience,
+            followed: BTreeMap::new(),
             tally: Tally::default(),
         }
     }
 
-    /// Looks at every process once. An error is the device's: following makes no more sense.
-    pub(crate) fn round(&mut self) -> cohmem::Result<()> {
+    /// Looks at every process once, and moves what may move.
+    ///
+    /// # Errors
+    ///
+    /// [`Obstacle::Closed`], [`Obstacle::Fatal`]: following makes no more sense.
+    pub(crate) fn round(&mut self) -> Step<Round> {
         self.tally.rounds += 1;
-        let pids = descendants(std::process::id());
-        let gone: Vec<u32> = self
-            .followed
-            .keys()
-            .copied()
-            .filter(|pid| !pids.contains(pid))
-            .collect();
-        for pid in gone {
-            self.forget(pid);
+        let stock = self.take_stock()?;
+        let mut round = Round {
+            is_busy: stock.has_news,
+            lack: None,
+        };
+        // Without a count there is no telling what the limit leaves.
+        if stock.is_certain || self.policy.limit_pages().is_none() {
+            self.place(&mut round)?;
         }
-        for pid in pids {
-            match self.look_at(pid) {
-                Ok(()) => {}
-                // It ended, or it has become another program: then it is opened anew next time.
-                Err(error) if error.kind() == ErrorKind::NoProcess => self.forget(pid),
-                Err(error) if error.kind() == ErrorKind::NotPermitted => {
-                    self.tally.unseen.insert(pid);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let here = self.followed.values().flat_map(|one| one.mappings.values());
-        self.tally.peak = self.tally.peak.max(here.map(|seen| seen.here).sum());
-        Ok(())
+        self.tally.peak = self.tally.peak.max(self.nr_here());
+        Ok(round)
     }
 
-    /// Counts what is still followed, at the end.
+    /// Takes home what the program left behind, and counts what is still followed.
     pub(crate) fn finish(mut self) -> Tally {
+        let pids = self.find();
+        for pid in pids {
+            // Else it has ended, or nothing of it can be reached.
+            if let Ok(pages) = self.take_home(pid) {
+                self.tally.left.0 += 1;
+                self.tally.left.1 += pages;
+            }
+        }
         let pids: Vec<u32> = self.followed.keys().copied().collect();
         for pid in pids {
             self.forget(pid);
@@ -107,171 +167,70 @@ impl Follower {
         self.tally
     }
 
+    fn nr_here(&self) -> u64 {
+        let seen = self.followed.values().flat_map(|one| &one.seen);
+        seen.map(|seen| seen.here).sum()
+    }
+
     fn forget(&mut self, pid: u32) {
         if let Some(one) = self.followed.remove(&pid) {
-            for seen in one.mappings.values() {
-                self.tally.stayed.merge(&seen.stayed);
+            for seen in &one.seen {
+                self.tally.stayed.merge(&seen.stays);
+                self.tally.stayed.merge(&seen.refused);
             }
         }
     }
 
-    fn look_at(&mut self, pid: u32) -> cohmem::Result<()> {
-        if self.tally.unseen.contains(&pid) {
-            return Ok(());
-        }
-        let one = match self.followed.entry(pid) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => place.insert(Followed {
-                process: Process::open(pid)?,
-                faults: None,
-                mappings: HashMap::new(),
-                has_rest: false,
-            }),
-        };
-        // Read before the pages are looked at: a fault in between is seen in the next round.
-        let faults = faults_of(pid);
-        if faults.is_some() && faults == one.faults && !one.has_rest {
-            return Ok(());
-        }
-        one.faults = faults;
-        self.tally.moved += one.move_new_pages(&self.device)?;
-        Ok(())
-    }
-}
-
-impl Followed {
-    fn move_new_pages(&mut self, device: &Device) -> cohmem::Result<u64> {
-        let ranges = match movable_ranges(&self.process, false) {
-            Ok(ranges) => ranges,
-            Err(crate::exit::CliError::Library(error)) => return Err(error),
-            Err(_) => Vec::new(),
-        };
-        let present: HashSet<AddrRange> = ranges.iter().copied().collect();
-        self.mappings.retain(|range, _| present.contains(range));
-        self.has_rest = false;
-        let mut moved = 0;
-        for range in ranges {
-            let seen = self.mappings.entry(range).or_default();
-            match seen.look_at(device, &self.process, range) {
-                Ok(pages) => moved += pages,
-                // Unmapped since the list was read, or the device is being taken back for now.
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::NotMapped | ErrorKind::Draining) => {}
-                Err(error) => return Err(error),
-            }
-            self.has_rest |= seen.rest > 0;
-        }
-        Ok(moved)
-    }
-}
-
-impl Seen {
-    fn look_at(
-        &mut self,
-        device: &Device,
-        process: &Process,
-        range: AddrRange,
-    ) -> cohmem::Result<u64> {
-        if self.rest > 1 {
-            self.rest -= 1;
-            return Ok(0);
-        }
-        let target = Target::Process(process);
-        let counts = device.query_counts(range, target)?;
-        self.here = counts.nr_here();
-        if counts.count(Tier::System) == 0 {
-            (self.rest, self.next_rest) = (0, 0);
-            self.stayed = ReasonCounts::default();
-            return Ok(0);
-        }
-        let options = MigrateOptions::default();
-        let go_on = |_: &_| ControlFlow::Continue(());
-        let migrated = device.migrate_with(range, Direction::ToDevice, &options, target, go_on)?;
-        self.here += migrated.moved;
-        self.stayed = migrated.stayed;
-        if migrated.moved < counts.count(Tier::System) {
-            self.next_rest = (self.next_rest * 2).clamp(2, LONGEST_REST);
-            self.rest = self.next_rest;
-        } else {
-            (self.rest, self.next_rest) = (0, 0);
-        }
-        Ok(migrated.moved)
-    }
-}
-
-/// Every process below `pid`, without `pid`.
-fn descendants(pid: u32) -> HashSet<u32> {
-    let mut found = HashSet::new();
-    let mut open = vec![pid];
-    while let Some(parent) = open.pop() {
-        for child in children_of(parent) {
-            if found.insert(child) {
-                open.push(child);
+    /// Every process below `root`; those that are known, and what is below them, also when a list
+    /// lacks them.
+    fn find(&self) -> BTreeSet<u32> {
+        let mut found: BTreeSet<u32> = self.followed.keys().copied().collect();
+        let mut open: Vec<u32> = found.iter().copied().chain([self.root]).collect();
+        while let Some(parent) = open.pop() {
+            for child in self.machine.children(parent) {
+                if found.insert(child) {
+                    open.push(child);
+                }
             }
         }
+        found
     }
-    found
 }
 
-fn children_of(pid: u32) -> Vec<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return Vec::new();
+impl Follower<Live> {
+    /// What may be on the devices after the next round, at most.
+    pub(crate) fn most_here(&self) -> ByteCount {
+        let pages = self.nr_here().saturating_add(self.machine.nr_free());
+        ByteCount::of_frames(pages.min(self.policy.limit_pages().unwrap_or(u64::MAX)))
+    }
+}
+
+/// The parts of `range` for single looks.
+fn chunks(range: AddrRange) -> impl Iterator<Item = AddrRange> {
+    let end = range.end().get();
+    let mut start = range.start().get();
+    std::iter::from_fn(move || {
+        let length = LOOK_BYTES.min(end.checked_sub(start)?);
+        let chunk = AddrRange::with_length(UserAddr::new(start), ByteCount::new(length)).ok()?;
+        start += length;
+        (length > 0).then_some(chunk)
+    })
+}
+
+/// The pages of `range` from index `start` up to `end`.
+fn part(range: AddrRange, (start, end): (usize, usize)) -> AddrRange {
+    let address = |index: usize| {
+        let offset = ByteCount::of_frames(index as u64).get();
+        UserAddr::new(range.start().get().saturating_add(offset))
     };
-    threads
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
-        .flat_map(|text| {
-            text.split_whitespace()
-                .filter_map(|pid| pid.parse().ok())
-                .collect::<Vec<_>>()
-        })
-        .collect()
+    AddrRange::new(address(start), address(end)).unwrap_or(range)
 }
 
-/// Page faults of a process so far.
-fn faults_of(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    parse_faults(&text)
-}
-
-/// Fields 10 and 12 of `stat`; the second is a name that may hold anything, in parentheses.
-fn parse_faults(stat: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let minor: u64 = fields.nth(7)?.parse().ok()?;
-    let major: u64 = fields.nth(1)?.parse().ok()?;
-    Some(minor + major)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn faults_are_read_behind_any_name() {
-        let stat = "42 (a) b (c)) S 1 42 42 0 -1 4194560 1234 99 5 77 1 2 3 4 20 0 1 0";
-        assert_eq!(parse_faults(stat), Some(1239));
-        assert_eq!(parse_faults("42 (a"), None);
-    }
-
-    #[test]
-    fn children_of_children_are_found() {
-        let mut shell = std::process::Command::new("sh")
-            .args(["-c", "sleep 60 & wait"])
-            .spawn()
-            .unwrap();
-        let shell_pid = shell.id();
-        // The shell takes a moment to start its child.
-        while descendants(shell_pid).is_empty() {
-            std::thread::yield_now();
-        }
-        let found = descendants(std::process::id());
-        assert!(found.contains(&shell_pid));
-        let sleep = descendants(shell_pid);
-        assert!(found.is_superset(&sleep));
-        for pid in sleep {
-            let pid = rustix::process::Pid::from_raw(pid.cast_signed()).unwrap();
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        }
-        shell.wait().unwrap();
+/// Whether a step only has to wait; what ends all following is passed on.
+fn is_passing<T>(step: Step<T>) -> Step<Option<T>> {
+    match step {
+        Ok(value) => Ok(Some(value)),
+        Err(Obstacle::Later) => Ok(None),
+        Err(other) => Err(other),
     }
 }

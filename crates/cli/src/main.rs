@@ -7,12 +7,18 @@
 mod cmd;
 mod duration;
 mod exit;
+#[cfg(test)]
+mod fake_sysfs;
 mod follow;
 mod interrupt;
+mod limits;
 mod manual;
 mod output;
+mod palette;
+mod policy;
 mod progress;
 mod stuck;
+mod survey;
 mod tour;
 mod user;
 
@@ -45,6 +51,10 @@ enum Command {
     Evict(cmd::evict::Evict),
     Quota(cmd::quota::Quota),
     Run(cmd::run::Run),
+    Explain(cmd::explain::Explain),
+    Map(cmd::map::Map),
+    Top(cmd::top::Top),
+    Metrics(cmd::metrics::Metrics),
     Doctor(cmd::doctor::Doctor),
     Tour(tour::Tour),
     Completions(cmd::completions::Completions),
@@ -62,6 +72,10 @@ fn main() -> ExitCode {
         Command::Evict(command) => command.run(&mut out),
         Command::Quota(command) => command.run(&mut out),
         Command::Run(command) => command.run(&mut out),
+        Command::Explain(command) => command.run(&mut out),
+        Command::Map(command) => command.run(&mut out),
+        Command::Top(command) => command.run(&mut out),
+        Command::Metrics(command) => command.run(&mut out),
         Command::Doctor(command) => command.run(&mut out),
         Command::Tour(command) => command.run(&mut out),
         Command::Completions(command) => command.run(Cli::command()),
@@ -99,6 +113,7 @@ mod tests {
             "migrate --pid 1 --to cohmem3 --range 0x1000+64K --fill --shared --exec",
             "migrate --pid 1 --to system --dry-run",
             "evict cohmem0 --timeout 2m",
+            "explain 1 0x7f0000000000 --json",
             "quota list",
             "quota list cohmem0 --json",
             "quota set cohmem0 4G --user root",
@@ -108,10 +123,21 @@ mod tests {
             "quota clear cohmem1 --default",
             "run -- true",
             "run --device 1 --interval 50ms -- program --json -x",
+            "top",
+            "metrics",
+            "metrics --format text --sysfs /host/sys",
+            "metrics --listen 127.0.0.1:9817",
+            "top --interval 200ms --once",
+            "map 1",
+            "map 1 --all --json --svg a.svg --png a.png",
+            "map 1 --record 30s --interval 50ms",
+            "map --self-test",
+            "run --policy heap,size>=64M,name=*model*;limit=2G;devices=1,0;full=evict -- program",
             "doctor --json",
             "tour --backend driver --size 64M",
             "completions zsh",
             "man /tmp",
+            "tour --backend engine:1G,level=3 --granule 2M",
         ] {
             let words = ["cohmem"].into_iter().chain(line.split(' '));
             if let Err(error) = Cli::try_parse_from(words) {
@@ -141,6 +167,15 @@ mod tests {
                 "migrate --pid 1 --to system --range 0x2000-0x1000",
                 "ends below its start",
             ),
+            ("metrics --listen 9817", "9817"),
+            ("metrics --format xml", "xml"),
+            ("map", "PID"),
+            ("map 0", "0"),
+            ("map 1 --self-test", "--self-test"),
+            ("map 1 --interval 1s", "--record"),
+            ("map 1 --record 0", "at least 1ms"),
+            ("explain 1", "ADDRESS"),
+            ("explain 1 0xyz", "hexadecimal digits"),
             ("quota", "Usage"),
             ("quota set 0 4G", "--user"),
             ("quota set 0 4G --user root --default", "--default"),
@@ -149,8 +184,14 @@ mod tests {
             ("quota clear --default", "DEVICE"),
             ("run", "PROGRAM"),
             ("run --interval 0 -- true", "at least 1ms"),
+            (
+                "run --policy hepa -- true",
+                "\"hepa\" is no word of a policy",
+            ),
             ("completions csh", "csh"),
             ("man", "DIRECTORY"),
+            ("tour --granule 3K", "power of two"),
+            ("tour --backend moon", "engine["),
         ] {
             let words = ["cohmem"]
                 .into_iter()

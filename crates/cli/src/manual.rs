@@ -98,8 +98,25 @@ fn page_of(command: &Command, name: &str, date: &str, names: &[String]) -> io::R
     if command.has_subcommands() {
         man.render_subcommands_section(&mut text)?;
     }
+    if !command.has_subcommands() {
+        notes(command).to_writer(&mut text)?;
+    }
     common(command, name, names).to_writer(&mut text)?;
     Ok(text)
+}
+
+/// What the help says below the options, line by line.
+fn notes(command: &Command) -> Roff {
+    let mut roff = Roff::new();
+    if let Some(notes) = command.get_after_help() {
+        roff.control("SH", ["NOTES"]);
+        roff.control("nf", []);
+        for line in notes.to_string().lines() {
+            roff.text([roman(line)]);
+        }
+        roff.control("fi", []);
+    }
+    roff
 }
 
 /// As in the help: options that must be there are shown with their values.
@@ -163,6 +180,11 @@ mod tests {
         let command = Command::new("cohmem")
             .about("All of it")
             .subcommand(Command::new("list").about("List it"))
+            .subcommand(
+                Command::new("run")
+                    .arg(Arg::new("program"))
+                    .after_help("Policy:\n  all   everything\n\n'quoted'"),
+            )
             .subcommand(Command::new("run").arg(Arg::new("program")))
             .subcommand(Command::new("quota").subcommand(Command::new("set").about("Set it")))
             .subcommand(Command::new("secret").hide(true));
@@ -203,6 +225,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn notes_keep_their_lines() {
+        let pages = pages();
+        let (_, run) = &pages[1];
+        let (_, notes) = run.split_once(".SH NOTES\n.nf\n").unwrap();
+        assert!(
+            notes.starts_with("Policy:\n  all   everything\n"),
+            "{notes}"
+        );
+        assert!(!pages[0].1.contains("NOTES"));
     }
 
     #[test]

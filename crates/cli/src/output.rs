@@ -51,9 +51,32 @@ impl Output {
         self.is_json
     }
 
+    pub(crate) const fn is_coloured(&self) -> bool {
+        self.is_coloured
+    }
+
+    /// Columns that a line may take: the terminal's, those of COLUMNS, or 100.
+    pub(crate) fn width(&self) -> usize {
+        let terminal = io::stdout()
+            .is_terminal()
+            .then(ratatui::crossterm::terminal::size)
+            .and_then(io::Result::ok)
+            .map(|(columns, _)| usize::from(columns));
+        let named = || env::var("COLUMNS").ok()?.parse().ok();
+        terminal
+            .or_else(named)
+            .filter(|&columns| columns > 0)
+            .unwrap_or(100)
+    }
+
     /// One line of text.
     pub(crate) fn line(&mut self, text: &str) -> Result<()> {
         self.styled(Style::Plain, text)
+    }
+
+    /// Text as it is, with its line ends.
+    pub(crate) fn text(&mut self, text: &str) -> Result<()> {
+        Ok(io::stdout().lock().write_all(text.as_bytes())?)
     }
 
     pub(crate) fn styled(&mut self, style: Style, text: &str) -> Result<()> {
@@ -94,14 +117,18 @@ impl Output {
 #[derive(Debug)]
 pub(crate) struct Table {
     /// A heading that starts with `>` stands, as its column does, at the right.
-    headings: Vec<&'static str>,
+    headings: Vec<String>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     pub(crate) fn new(headings: &[&'static str]) -> Self {
+        Self::with_headings(headings.iter().map(|&text| text.to_owned()).collect())
+    }
+
+    pub(crate) const fn with_headings(headings: Vec<String>) -> Self {
         Self {
-            headings: headings.to_vec(),
+            headings,
             rows: Vec::new(),
         }
     }
@@ -110,7 +137,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let heading = self
             .headings
             .iter()

@@ -38,7 +38,7 @@ use self::{
 };
 use crate::{
     cmd::device_number,
-    exit::{Exit, Result},
+    exit::{CliError, Exit, Result},
     output::Output,
 };
 
@@ -62,7 +62,7 @@ pub(crate) struct Tour {
     #[arg(long, default_value = "256M", value_parser = size)]
     size: ByteCount,
     /// The unit that moves: a power of two from 4K on; not with the driver.
-    #[arg(long, value_parser = bytes)]
+    #[arg(long, value_parser = granule)]
     granule: Option<ByteCount>,
     /// With the driver: use the attached device cohmemN or N, on which nothing lives yet, instead of
     /// attaching one.
@@ -72,6 +72,8 @@ pub(crate) struct Tour {
 
 const SIZE_LEAST: ByteCount = ByteCount::new(4 << 20);
 const SIZE_MOST: ByteCount = ByteCount::new(64 << 30);
+const GRANULE_LEAST: ByteCount = ByteCount::new(4 << 10);
+const GRANULE_MOST: ByteCount = ByteCount::new(1 << 30);
 
 fn backend(text: &str) -> std::result::Result<Backend, String> {
     text.parse()
@@ -81,6 +83,16 @@ fn backend(text: &str) -> std::result::Result<Backend, String> {
 fn bytes(text: &str) -> std::result::Result<ByteCount, String> {
     text.parse()
         .map_err(|error: cohmem::Error| error.to_string())
+}
+
+fn granule(text: &str) -> std::result::Result<ByteCount, String> {
+    let granule = bytes(text)?;
+    if !granule.get().is_power_of_two() || granule < GRANULE_LEAST || granule > GRANULE_MOST {
+        return Err(format!(
+            "{granule} is not a power of two from {GRANULE_LEAST} to {GRANULE_MOST}"
+        ));
+    }
+    Ok(granule)
 }
 
 fn size(text: &str) -> std::result::Result<ByteCount, String> {
@@ -93,6 +105,18 @@ fn size(text: &str) -> std::result::Result<ByteCount, String> {
 
 impl Tour {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
+        match self.backend {
+            Some(Backend::Driver(_)) if self.granule.is_some() => {
+                return Err(CliError::Misused(
+                    "the driver moves pages of 4 KiB: --granule is not for it",
+                ));
+            }
+            Some(Backend::Driver(_)) => {}
+            _ if self.device.is_some() => {
+                return Err(CliError::Misused("--device is for --backend driver"));
+            }
+            _ => {}
+        }
         let stop = Stop::default();
         let voice = Voice::new(out.is_json(), stop.clone());
         let mut report = Report::default();
@@ -158,5 +182,12 @@ mod tests {
             "{error}"
         );
         assert!(size("65G").is_err() && size("lots").is_err());
+        assert_eq!(granule("2M").unwrap().get(), 2 << 20);
+        let error = granule("3K").unwrap_err();
+        assert!(
+            error.contains("3 KiB") && error.contains("4 KiB"),
+            "{error}"
+        );
+        assert!(granule("2K").is_err() && granule("2G").is_err());
     }
 }

@@ -67,6 +67,7 @@ fn without_the_module_nothing_else_is_possible() {
         &["migrate", "--pid", "1", "--to", "device:0"],
         &["migrate", "--pid", "1", "--to", "system"],
         &["run", "--", "true"],
+        &["explain", "1", "0x1000"],
     ] {
         let output = cohmem(arguments);
         assert_eq!(output.status.code(), Some(3), "{arguments:?}");
@@ -83,6 +84,43 @@ fn without_the_module_nothing_else_is_possible() {
             lines.next(),
             Some("caused by: No such file or directory (os error 2)")
         );
+    }
+}
+
+#[test]
+fn without_the_module_a_program_is_told_what_else_would_work() {
+    if has_module() {
+        return;
+    }
+    let output = cohmem(&["run", "--policy", "heap;limit=1G", "--", "true"]);
+    assert_eq!(output.status.code(), Some(3));
+    let message = text(&output.stderr);
+    let (_, help) = message.split_once("\nhelp: ").unwrap();
+    for way in ["modprobe cohmem", "cohmem doctor", "engine", "numactl"] {
+        assert!(help.contains(way), "{message}");
+    }
+}
+
+#[test]
+fn a_program_is_not_started_under_a_policy_that_cannot_be() {
+    let directory = tempfile::tempdir().unwrap();
+    let mark = directory.path().join("mark");
+    for (arguments, says) in [
+        (&["--policy", "limit=1"][..], "leaves no room for a page"),
+        (
+            &["--device", "0", "--policy", "devices=0"],
+            "both name devices",
+        ),
+    ] {
+        let program = ["--", "touch", mark.to_str().unwrap()];
+        let output = cohmem(&[&["run"], arguments, &program].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(
+            text(&output.stderr).contains(says),
+            "{}",
+            text(&output.stderr)
+        );
+        assert!(!mark.exists());
     }
 }
 
@@ -141,6 +179,7 @@ fn wrong_use_names_the_value_and_its_limit() {
             &["migrate", "--pid", "x", "--to", "system"],
             "invalid digit",
         ),
+        (&["top"], "the standard output is no terminal"),
         (&["frobnicate"], "frobnicate"),
         (&[], "Usage"),
     ] {
@@ -235,7 +274,7 @@ fn the_help_names_every_command() {
     let output = cohmem(&["--help"]);
     let help = text(&output.stdout);
     for command in [
-        "list", "attach", "detach", "migrate", "evict", "run", "doctor",
+        "list", "attach", "detach", "migrate", "evict", "run", "map", "top", "metrics", "doctor",
     ] {
         assert!(help.contains(&format!("  {command} ")), "{help}");
     }
@@ -262,7 +301,9 @@ fn text_below(directory: &Path) -> String {
 fn every_schema_is_named_once() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cmd");
     let sources = text_below(&directory);
-    for command in ["list", "attach", "detach", "evict", "migrate", "doctor"] {
+    for command in [
+        "list", "attach", "detach", "evict", "migrate", "map", "top", "doctor",
+    ] {
         assert!(
             sources.contains(&format!("\"cohmem.{command}/1\"")),
             "{command}"

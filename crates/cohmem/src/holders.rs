@@ -1,15 +1,12 @@
 //! Who maps a frame: found in `/proc`, as root.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use cohmem_uapi::FRAME_BYTES;
 
 use crate::{
     error::{Cause, ErrorKind, Result},
-    process::{Process, VmaKind},
+    process::{Process, VmaKind, pids},
     units::UserAddr,
 };
 
@@ -49,16 +46,7 @@ pub fn holders(frames: &[u64]) -> Result<Holders> {
     if wanted.is_empty() {
         return Ok(holders);
     }
-    let listed = fs::read_dir("/proc").map_err(|source| Cause::File {
-        doing: "list",
-        path: "/proc".into(),
-        source,
-    })?;
-    for entry in listed.flatten() {
-        let name = entry.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
-            continue;
-        };
+    for pid in pids()? {
         match find_in(pid, &wanted, &mut holders.by_frame) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::NotPermitted => holders.nr_unseen += 1,

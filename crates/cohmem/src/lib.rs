@@ -48,20 +48,24 @@
 mod backend;
 mod background;
 mod cause;
+mod cgroup;
 mod command;
 mod control;
 pub mod dax;
 mod device;
 mod error;
+mod frame;
 mod heap;
 mod holders;
 mod migrate;
+mod occupied;
 mod pins;
 mod pool;
 mod process;
 mod query;
 pub mod quota;
 mod region;
+mod residency;
 mod summary;
 #[expect(
     unsafe_code,
@@ -71,6 +75,7 @@ mod sys;
 mod units;
 
 pub use background::Migration;
+pub use cgroup::{MemoryLimit, limits_at, memory_limits};
 pub use cohmem_engine::{Level, LevelChoice, Obstacle, Survey, survey};
 pub use cohmem_uapi::{
     Direction, FRAME_BYTES, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State, Tier,
@@ -78,6 +83,7 @@ pub use cohmem_uapi::{
 pub use control::{AttachOptions, Attached, Control, DetachOutcome, StuckFrame};
 pub use device::{Device, DeviceStatus};
 pub use error::{Error, ErrorKind, Result};
+pub use frame::Frame;
 pub use heap::Heap;
 pub use holders::{Holder, Holders, holders};
 pub use migrate::{MigrateOptions, Migrated, Target};
@@ -85,8 +91,9 @@ pub use pool::{
     Backend, BackendKind, Capabilities, EngineBackend, EngineSource, Fork, KernelAccess,
     MemoryType, PinNeed, Pool, PoolStatus, Selection,
 };
-pub use process::{Process, Vma, VmaKind};
+pub use process::{Process, Vma, VmaKind, pids};
 pub use query::PageMap;
 pub use region::{Birth, Mover, Pin, Placement, Region, RegionOptions, RegionStats};
-pub use summary::{DeviceSummary, discover, is_driver_loaded};
+pub use residency::{Extent, Place};
+pub use summary::{DeviceSummary, discover, discover_at, is_driver_loaded};
 pub use units::{AddrRange, ByteCount, PhysRange, UserAddr};

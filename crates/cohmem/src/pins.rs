@@ -38,7 +38,6 @@ pub(crate) struct Pinned {
 #[derive(Debug)]
 pub(crate) struct Moving<'a> {
     pins: &'a Pins,
-    range: Range<u64>,
     parts: Vec<Part>,
 }
 
@@ -58,16 +57,18 @@ impl Pins {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Pins a range, once nothing moves in it.
+    /// Pins a range, and waits until nothing moves in it any more. What begins to move from now on
+    /// passes over it, so that the wait has an end.
     pub(crate) fn pin(self: &Arc<Self>, range: Range<u64>) -> Pinned {
         let mut state = self.lock();
+        state.pinned.push(range.clone());
         while state.moving.iter().any(|moving| overlap(moving, &range)) {
             state = self
                 .moved
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        state.pinned.push(range.clone());
+        drop(state);
         Pinned {
             pins: Arc::clone(self),
             range,
@@ -78,13 +79,17 @@ impl Pins {
     pub(crate) fn begin_move(&self, range: Range<u64>) -> Moving<'_> {
         let mut state = self.lock();
         let parts = split(&range, &state.pinned);
-        state.moving.push(range.clone());
-        Moving {
-            pins: self,
-            range,
-            parts,
-        }
+        state.moving.extend(free(&parts).cloned());
+        Moving { pins: self, parts }
     }
+}
+
+/// What moves of the parts.
+fn free(parts: &[Part]) -> impl Iterator<Item = &Range<u64>> {
+    parts.iter().filter_map(|part| match part {
+        Part::Free(range) => Some(range),
+        Part::Pinned(_) => None,
+    })
 }
 
 /// Cuts `range` at the borders of what is pinned.
@@ -124,7 +129,11 @@ impl Moving<'_> {
 
 impl Drop for Moving<'_> {
     fn drop(&mut self) {
-        remove(&mut self.pins.lock().moving, &self.range);
+        let mut state = self.pins.lock();
+        for part in free(&self.parts) {
+            remove(&mut state.moving, part);
+        }
+        drop(state);
         self.pins.moved.notify_all();
     }
 }
@@ -174,13 +183,23 @@ mod tests {
         let moving = pins.begin_move(0..0x2000);
         drop(pins.pin(0x2000..0x3000));
         let waiting = Arc::clone(&pins);
-        let waiter = thread::spawn(move || waiting.pin(0x1000..0x3000));
-        // Whenever the waiter comes, it finds the move or waits for its end: never a pin in a move.
-        assert!(pins.lock().pinned.is_empty());
+        let waiter = thread::spawn(move || {
+            let pinned = waiting.pin(0x1000..0x3000);
+            // The later move, which passes over the pin, is the only one left.
+            assert_eq!(waiting.lock().moving, vec![0x3000..0x4000], "it waited");
+            pinned
+        });
+        while pins.lock().pinned.is_empty() {
+            thread::yield_now();
+        }
+        // What begins while it waits passes over its range.
+        let later = pins.begin_move(0x2000..0x4000);
+        let parts = [Part::Pinned(0x2000..0x3000), Part::Free(0x3000..0x4000)];
+        assert_eq!(later.parts(), parts);
         drop(moving);
-        let pinned = waiter.join().unwrap();
-        assert_eq!(pins.lock().pinned, vec![0x1000..0x3000]);
-        drop(pinned);
-        assert!(pins.lock().pinned.is_empty() && pins.lock().moving.is_empty());
+        drop(waiter.join().unwrap());
+        assert!(pins.lock().pinned.is_empty());
+        drop(later);
+        assert!(pins.lock().moving.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Another process: the right to see it, and its mappings.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, Read},
     os::fd::AsFd,
     path::PathBuf,
@@ -47,8 +47,9 @@ pub struct Vma {
 }
 
 impl Vma {
-    /// Reads one line of `/proc/PID/maps`.
-    fn parse(line: &str) -> Option<Self> {
+    /// Reads one line of `/proc/PID/maps`; `None` if it is not one.
+    #[must_use]
+    pub fn parse(line: &str) -> Option<Self> {
         let mut fields = line.splitn(6, ' ');
         let (start, end) = fields.next()?.split_once('-')?;
         let address = |digits| u64::from_str_radix(digits, 16).ok().map(UserAddr::new);
@@ -73,6 +74,26 @@ impl Vma {
             name: name.map(str::to_owned),
         })
     }
+}
+
+/// The numbers of all processes that `/proc` lists, kernel threads too, in no order.
+///
+/// # Errors
+///
+/// [`Io`](crate::ErrorKind::Io).
+pub fn pids() -> Result<Vec<u32>> {
+    let listed = fs::read_dir("/proc").map_err(|source| Cause::File {
+        doing: "list",
+        path: "/proc".into(),
+        source,
+    })?;
+    let numbers = listed.flatten().filter_map(|entry| {
+        entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+    });
+    Ok(numbers.collect())
 }
 
 /// A process whose memory the caller may see.
@@ -190,7 +211,14 @@ impl Process {
         parsed.collect()
     }
 
-    fn read(&self, name: &str) -> Result<String> {
+    /// Mappings of which a page is in memory or in swap, by address.
+    ///
+    /// Slower than [`Process::read_vmas`], since the kernel walks the page tables.
+    pub(crate) fn read_used_ranges(&self) -> Result<Vec<AddrRange>> {
+        Ok(used_ranges(&self.read("smaps")?))
+    }
+
+    pub(crate) fn read(&self, name: &str) -> Result<String> {
         let failed = |source: io::Error| {
             // A process that has ended leaves an open directory without entries.
             let is_gone = source.kind() == io::ErrorKind::NotFound;
@@ -214,6 +242,22 @@ impl Process {
         // Names of files may be any bytes.
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+}
+
+/// Mappings in the text of an `smaps` of which a page is in memory or in swap.
+fn used_ranges(smaps: &str) -> Vec<AddrRange> {
+    let mut used = Vec::new();
+    let mut current = None;
+    for line in smaps.lines() {
+        if let Some(vma) = Vma::parse(line) {
+            current = Some(vma.range);
+        } else if (line.starts_with("Rss:") || line.starts_with("Swap:"))
+            && !line.ends_with(" 0 kB")
+        {
+            used.extend(current.take());
+        }
+    }
+    used
 }
 
 #[cfg(test)]
@@ -255,6 +299,20 @@ mod tests {
         for line in ["", "x", "1000-800 rw-p 0 0:0 0", "1000-2000 rw-p"] {
             assert_eq!(Vma::parse(line), None, "{line:?}");
         }
+    }
+
+    #[test]
+    fn mappings_in_use_are_told_from_others() {
+        let smaps = "\
+            1000-2000 rw-p 00000000 00:00 0 \nSize: 4 kB\nRss:                   4 kB\nSwap: 0 kB\n\
+            3000-5000 rw-p 00000000 00:00 0 \nSize: 8 kB\nRss:                   0 kB\nSwap: 0 kB\n\
+            6000-7000 rw-p 00000000 00:00 0 [heap]\nRss: 0 kB\nSwap:                  4 kB\n\
+            8000-9000 rw-p 00000000 00:00 0 \nRss: 4 kB\nSwap: 4 kB\n";
+        let used: Vec<String> = used_ranges(smaps)
+            .iter()
+            .map(AddrRange::to_string)
+            .collect();
+        assert_eq!(used, ["0x1000-0x2000", "0x6000-0x7000", "0x8000-0x9000"]);
     }
 
     #[test]

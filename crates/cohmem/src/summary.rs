@@ -9,7 +9,8 @@ use crate::{
     units::{ByteCount, PhysRange, parse_u64},
 };
 
-const CLASS: &str = "/sys/class/cohmem";
+const SYSFS: &str = "/sys";
+const CLASS: &str = "class/cohmem";
 
 /// One attached device. The numbers are a snapshot, taken one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl DeviceSummary {
 /// Whether the cohmem module is loaded.
 #[must_use]
 pub fn is_driver_loaded() -> bool {
-    Path::new(CLASS).exists()
+    Path::new(SYSFS).join(CLASS).exists()
 }
 
 /// The attached devices, by number. Without the driver there are none.
@@ -67,7 +68,16 @@ pub fn is_driver_loaded() -> bool {
 /// [`ErrorKind::Io`](crate::ErrorKind::Io): sysfs is not as the driver makes it. A device that is
 /// detached meanwhile is left out.
 pub fn discover() -> Result<Vec<DeviceSummary>> {
-    discover_in(Path::new(CLASS))
+    discover_at(Path::new(SYSFS))
+}
+
+/// As [`discover`], with sysfs mounted at `sysfs`: in a container, or a copy of it.
+///
+/// # Errors
+///
+/// As [`discover`].
+pub fn discover_at(sysfs: &Path) -> Result<Vec<DeviceSummary>> {
+    discover_in(&sysfs.join(CLASS))
 }
 
 fn discover_in(class: &Path) -> Result<Vec<DeviceSummary>> {

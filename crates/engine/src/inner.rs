@@ -36,6 +36,13 @@ pub(crate) enum Mechanism {
     Fixed(Memory),
 }
 
+/// Why a granule comes home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    Request,
+    Touch,
+}
+
 impl Mechanism {
     pub(crate) const fn memory(&self) -> &Memory {
         match self {
@@ -188,7 +195,7 @@ impl Inner {
         let together = first..end;
         let outcome = match to {
             Place::Device => self.send_out(together),
-            Place::System => self.take_home(together),
+            Place::System => self.take_home(together, Cause::Request),
         };
         match outcome {
             Ok(nr_moved) => {
@@ -286,14 +293,18 @@ impl Inner {
     }
 
     /// Moves locked granules home and unlocks them; as [`Self::send_out`].
-    fn take_home(&self, granules: Range<usize>) -> Result<usize, (Reason, usize)> {
+    fn take_home(&self, granules: Range<usize>, cause: Cause) -> Result<usize, (Reason, usize)> {
         let slot = self.slot(granules.start);
         let nr_granules = granules.len();
         match self.hand_over(granules.clone(), slot, Place::System) {
             Ok(()) => {
-                self.unlock(granules, Place::System);
+                // Before the granules are let go: who looks at them next sees all of it done.
                 self.pool()
                     .give_back(slot, nr_granules * self.granule.bytes());
+                if cause == Cause::Touch {
+                    self.counters.add_touched();
+                }
+                self.unlock(granules, Place::System);
                 Ok(nr_granules)
             }
             Err(reason) => {
@@ -335,13 +346,10 @@ impl Inner {
             return Ok(());
         };
         match self.words[index].lock(Pins::Ignored) {
-            Some(Place::Device) => {
-                let moved = self.take_home(index..index + 1);
-                if moved.is_ok() {
-                    self.counters.add_touched();
-                }
-                moved.map(drop).map_err(|(reason, _)| reason)
-            }
+            Some(Place::Device) => self
+                .take_home(index..index + 1, Cause::Touch)
+                .map(drop)
+                .map_err(|(reason, _)| reason),
             Some(Place::System) => {
                 crate::host::HoleHost::wake(hole, self.span_of(index..index + 1));
                 self.words[index].unlock(Place::System);

@@ -44,6 +44,9 @@ impl Region {
     /// Allocates `bytes` bytes, rounded up to whole granules. They start in system memory, untouched;
     /// under [`MemoryType::Generic`] all of them are on the device at once.
     ///
+    /// Takes four times as much address space, which counts only where the machine does not allow
+    /// overcommitment (`vm.overcommit_memory=2`), and at level 1 one thread, or two for private memory.
+    ///
     /// # Errors
     ///
     /// [`BadSize`](crate::ErrorKind::BadSize), [`BadGranule`](crate::ErrorKind::BadGranule): with the
@@ -106,11 +109,23 @@ impl Region {
             .map(|start| start..granules.end.min(start + per_thread))
             .collect();
         Ok(thread::scope(|scope| {
-            let running: Vec<_> = parts
-                .into_iter()
-                .map(|part| scope.spawn(move || self.inner.migrate(part, place, &mut { on_end })))
-                .collect();
             let mut migrated = Migrated::default();
+            let mut running = Vec::new();
+            for part in parts {
+                let own_part = part.clone();
+                let started = thread::Builder::new()
+                    .name("cohmem-migrate".to_owned())
+                    .spawn_scoped(scope, move || {
+                        self.inner.migrate(part, place, &mut { on_end })
+                    });
+                match started {
+                    Ok(thread) => running.push(thread),
+                    // No more threads: this one does it.
+                    Err(_) => {
+                        migrated.merge(&self.inner.migrate(own_part, place, &mut { on_end }));
+                    }
+                }
+            }
             for part in running {
                 match part.join() {
                     Ok(part) => migrated.merge(&part),
@@ -136,7 +151,7 @@ impl Region {
         })
     }
 
-    /// Where the granules of `range` are.
+    /// Where the granules of `range` are. Waits for those that are moving.
     ///
     /// # Errors
     ///
@@ -145,7 +160,7 @@ impl Region {
         let granules = self.granules_of(&range)?;
         let tiers = self.inner.words[granules]
             .iter()
-            .map(|word| match word.place() {
+            .map(|word| match word.place_at_rest() {
                 Place::System => Tier::System,
                 Place::Device => Tier::Device,
             })

@@ -47,6 +47,17 @@ impl Word {
         place_of(self.0.load(Ordering::Acquire))
     }
 
+    /// Where the granule is, once whoever moves it has let go of it.
+    pub(crate) fn place_at_rest(&self) -> Place {
+        loop {
+            let word = self.0.load(Ordering::Acquire);
+            if word & LOCKED == 0 {
+                return place_of(word);
+            }
+            self.wait_until_unlocked();
+        }
+    }
+
     pub(crate) fn is_locked(&self) -> bool {
         self.0.load(Ordering::Acquire) & LOCKED != 0
     }

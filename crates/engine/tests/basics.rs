@@ -163,7 +163,11 @@ fn a_touch_brings_private_memory_home() {
         assert_eq!(region.stats().nr_touched_home, 1);
         assert_eq!(pool.free_bytes(), granule.bytes() as u64);
         pattern::check(region.as_slice(), 3);
+        // A touch goes on as soon as its bytes are there; the query waits until all is done.
+        let home = region.residency(0..bytes).unwrap();
+        assert_eq!(home.bytes_on(Tier::System), bytes);
         assert_eq!(region.stats().nr_touched_home, 8);
+        assert_eq!(pool.free_bytes(), bytes as u64);
     }
 }
 

@@ -174,7 +174,7 @@ fn small(level: Level, memory_type: MemoryType) -> [Course; 3] {
         stop_bytes: 0,
         nr_users: 2,
         nr_movers: 1,
-        nr_stops: 5000,
+        nr_stops: 3000,
     };
     [
         course,
@@ -182,7 +182,7 @@ fn small(level: Level, memory_type: MemoryType) -> [Course; 3] {
             stop_bytes: 16 << 10,
             nr_users: 4,
             nr_movers: 2,
-            nr_stops: 4000,
+            nr_stops: 3000,
             ..course
         },
         Course {
@@ -190,7 +190,7 @@ fn small(level: Level, memory_type: MemoryType) -> [Course; 3] {
             nr_granules: 16,
             nr_users: 6,
             nr_movers: 2,
-            nr_stops: 4000,
+            nr_stops: 3000,
             ..course
         },
     ]

@@ -19,8 +19,11 @@ use crate::step::output_of;
 /// not change the module.
 const DISTRIBUTION: &str = "/usr/bin/rustc";
 
-/// The first rustc that knows the edition of our crates.
-const OLDEST: (u32, u32) = (1, 85);
+/// The first rustc that knows the language of our crates.
+const OLDEST: (u32, u32) = (1, 89);
+
+/// The newest of the options that kernels want: earlier compilers lack one or another of them.
+const OPTIONS: [&str; 2] = ["min-function-alignment", "retpoline-external-thunk"];
 
 /// A rustc, and the source of its library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,14 +69,22 @@ impl Toolchain {
     fn at(rustc: &Path) -> Result<Self> {
         let version = output_of(Command::new(rustc).arg("-vV"))?;
         let sysroot = output_of(Command::new(rustc).args(["--print", "sysroot"]))?;
-        Self::with(rustc, version, Path::new(sysroot.trim()))
+        let options = output_of(
+            Command::new(rustc)
+                .env("RUSTC_BOOTSTRAP", "1")
+                .arg("-Zhelp"),
+        )?;
+        Self::with(rustc, version, Path::new(sysroot.trim()), &options)
     }
 
     /// A rustc that has answered.
-    fn with(rustc: &Path, version: String, sysroot: &Path) -> Result<Self> {
+    fn with(rustc: &Path, version: String, sysroot: &Path, options: &str) -> Result<Self> {
         let found = release(&version).context("it does not print its version")?;
         if number(found).is_none_or(|number| number < OLDEST) {
             bail!("version {found} is older than {}.{}", OLDEST.0, OLDEST.1);
+        }
+        if let Some(missing) = OPTIONS.iter().find(|&&option| !knows(options, option)) {
+            bail!("version {found} does not know the option -Z{missing}");
         }
         let library = sysroot.join("lib/rustlib/src/rust/library");
         if !library.join("core/src/lib.rs").exists() {
@@ -92,6 +103,13 @@ impl Toolchain {
             library,
         })
     }
+}
+
+/// Whether the list that `rustc -Zhelp` prints has the option.
+fn knows(options: &str, option: &str) -> bool {
+    options
+        .split(|letter: char| letter.is_whitespace() || letter == '=')
+        .any(|word| word == option)
 }
 
 fn candidates(path: impl AsRef<std::ffi::OsStr>) -> Vec<PathBuf> {
@@ -149,7 +167,8 @@ mod tests {
             symlink(root.join(source), root.join("lib/rustlib/src/rust")).expect("a link");
         }
         let answer = format!("rustc {version}\nrelease: {version}\n");
-        let result = Toolchain::with(&root.join("rustc"), answer, &root);
+        let options = "    -Z min-function-alignment=val -- align\n    -Z retpoline-external-thunk=val -- thunks\n";
+        let result = Toolchain::with(&root.join("rustc"), answer, &root, options);
         if root.exists() {
             fs::remove_dir_all(&root).expect("ours");
         }
@@ -181,7 +200,22 @@ mod tests {
     fn a_missing_source_and_an_old_version_are_told() {
         let says = refused("bare", "1.96.0", None);
         assert!(says.contains("is not in"), "{says}");
-        let says = refused("old", "1.84.1", Some("rustc-1.84.1"));
-        assert!(says.contains("1.84.1 is older than 1.85"), "{says}");
+        let says = refused("old", "1.85.1", Some("rustc-1.85.1"));
+        assert!(says.contains("1.85.1 is older than 1.89"), "{says}");
+    }
+
+    #[test]
+    fn a_missing_option_is_named() {
+        let says = Toolchain::with(
+            Path::new("/x/rustc"),
+            "release: 1.89.0\n".to_owned(),
+            Path::new("/x"),
+            "    -Z min-function-alignment=val -- align\n    -Z retpoline=val -- thunks\n",
+        )
+        .expect_err("it lacks one");
+        assert!(
+            says.to_string().contains("-Zretpoline-external-thunk"),
+            "{says}"
+        );
     }
 }

@@ -144,7 +144,7 @@ fn system_verdict(
         Some(Reason::LargeFolio)
     } else if facts.is_pinned {
         Some(Reason::Pinned)
-    } else if facts.maps > 1 && (is_huge || !facts.is_large) && !moves_shared {
+    } else if is_shared(facts, is_huge) && !moves_shared {
         Some(Reason::Shared)
     } else {
         None
@@ -155,6 +155,16 @@ fn system_verdict(
             from: Origin::System,
             hint: system_hint(facts),
         },
+    }
+}
+
+/// Several processes map a page of system memory.
+fn is_shared(facts: &PageFacts, is_huge: bool) -> bool {
+    if facts.is_large && !is_huge {
+        // Each of its pages counts as a map.
+        facts.is_shared
+    } else {
+        facts.maps > 1
     }
 }
 

@@ -110,6 +110,8 @@ pub struct PageFacts {
     pub is_pinned: bool,
     /// Marked as poisoned by the hardware.
     pub is_poisoned: bool,
+    /// Several processes may map the page's folio.
+    pub is_shared: bool,
     /// References to the page's folio.
     pub refs: u32,
     /// Page-table entries that map the page's folio.

@@ -129,34 +129,22 @@ impl File {
         let mut at = span.start;
         while at < span.end {
             let pages = bounce.pages(at, span.end);
-            let (nr_read, miss) = self.read_pages(at, pages);
-            let read = pages.get(..nr_read).unwrap_or_default().as_flattened();
+            let read = self.mirror.lock().read(at, pages);
+            let nr_read = read.map_or_else(|stopped| stopped.nr_done, |()| pages.len());
+            let read_bytes = pages.get(..nr_read).unwrap_or_default().as_flattened();
             let buffer = args.buffer.wrapping_add(at - span.start);
-            process::write_user(buffer, read)?;
-            at = at.saturating_add(read.len() as u64);
+            process::write_user(buffer, read_bytes)?;
+            at = at.saturating_add(read_bytes.len() as u64);
             args.nr_done = args.nr_done.saturating_add(nr_read as u64);
-            if let Some(miss) = miss {
-                if on_miss == OnMiss::Fail && miss == Miss::NoEntry {
+            if let Err(stopped) = read {
+                if on_miss == OnMiss::Fail && stopped.miss == Miss::NoEntry {
                     return Err(Errno::ENOENT);
                 }
-                self.fault(miss, at, span.end, Request::Read, &mut room)?;
+                self.fault(stopped.miss, at, span.end, Request::Read, &mut room)?;
                 args.nr_faults = args.nr_faults.saturating_add(1);
             }
         }
         Ok(())
-    }
-
-    /// Reads pages from `start` on until one is missing.
-    fn read_pages(&self, start: u64, pages: &mut [PageBytes]) -> (usize, Option<Miss>) {
-        let tables = self.mirror.lock();
-        let mut address = start;
-        for (nr_read, page) in pages.iter_mut().enumerate() {
-            if let Err(miss) = tables.read(address, page) {
-                return (nr_read, Some(miss));
-            }
-            address = address.saturating_add(PAGE_BYTES);
-        }
-        (pages.len(), None)
     }
 
     fn write(&self, span: Span, args: &mut Command) -> Result<(), Errno> {
@@ -169,30 +157,18 @@ impl File {
             process::read_user(buffer, pages.as_flattened_mut())?;
             let mut pages = &*pages;
             while !pages.is_empty() {
-                let (nr_written, miss) = self.write_pages(at, pages);
+                let written = self.mirror.lock().write(at, pages);
+                let nr_written = written.map_or_else(|stopped| stopped.nr_done, |()| pages.len());
                 at = at.saturating_add((nr_written as u64).saturating_mul(PAGE_BYTES));
                 args.nr_done = args.nr_done.saturating_add(nr_written as u64);
                 pages = pages.get(nr_written..).unwrap_or_default();
-                if let Some(miss) = miss {
-                    self.fault(miss, at, span.end, Request::Write, &mut room)?;
+                if let Err(stopped) = written {
+                    self.fault(stopped.miss, at, span.end, Request::Write, &mut room)?;
                     args.nr_faults = args.nr_faults.saturating_add(1);
                 }
             }
         }
         Ok(())
-    }
-
-    /// Writes pages from `start` on until one is missing.
-    fn write_pages(&self, start: u64, pages: &[PageBytes]) -> (usize, Option<Miss>) {
-        let mut tables = self.mirror.lock();
-        let mut address = start;
-        for (nr_written, page) in pages.iter().enumerate() {
-            if let Err(miss) = tables.write(address, page) {
-                return (nr_written, Some(miss));
-            }
-            address = address.saturating_add(PAGE_BYTES);
-        }
-        (pages.len(), None)
     }
 
     /// Answers a miss: makes entries for all that is left.

@@ -11,7 +11,7 @@ use cohmem_ksys::{
     arguments,
     hmm::Request,
     memory::Buffer,
-    mirror::{Mirror, Miss, PageBytes, WalkRoom},
+    mirror::{Mirror, Miss, WalkRoom},
     module::Module,
     node::{DeviceNode, OpenFile},
     page::PAGE_BYTES,
@@ -78,14 +78,14 @@ impl Adder {
     fn sum(&self, span: Span) -> Result<u64, Errno> {
         let mut room = WalkRoom::new()?;
         let mut bytes = Buffer::new(PAGE_BYTES as usize, 0u8)?;
-        let page: &mut PageBytes = bytes.first_chunk_mut().ok_or(Errno::EIO)?;
+        let (page, _none) = bytes.as_chunks_mut();
         let mut sum = 0u64;
         let mut at = span.start;
         while at < span.end {
             let read = self.mirror.lock().read(at, page);
-            match read {
+            match read.map_err(|stopped| stopped.miss) {
                 Ok(()) => {
-                    let (numbers, _none) = page.as_chunks();
+                    let (numbers, _none) = page.as_flattened().as_chunks();
                     for number in numbers {
                         sum = sum.wrapping_add(u64::from_le_bytes(*number));
                     }

@@ -28,6 +28,22 @@ bool cohmem_file_is_readable(const struct file *file)
 	return file->f_mode & FMODE_READ;
 }
 
+/* Some members of these two are in unions on newer kernels. */
+void cohmem_attribute_fill(struct dev_ext_attribute *attribute, const char *name, umode_t mode,
+			   ssize_t (*show)(struct device *, struct device_attribute *, char *),
+			   void *var)
+{
+	attribute->attr.attr.name = name;
+	attribute->attr.attr.mode = mode;
+	attribute->attr.show = show;
+	attribute->var = var;
+}
+
+void cohmem_attribute_group_fill(struct attribute_group *group, struct attribute **list)
+{
+	group->attrs = list;
+}
+
 u32 cohmem_device_number(u32 base, u32 minor)
 {
 	return MKDEV(MAJOR(base), MINOR(base) + minor);

@@ -13,10 +13,14 @@
 #include <linux/types.h>
 
 struct anon_vma;
+struct attribute;
+struct attribute_group;
 struct class;
 struct dentry;
+struct dev_ext_attribute;
 struct dev_pagemap;
 struct device;
+struct device_attribute;
 struct file;
 struct file_operations;
 struct folio;
@@ -55,6 +59,7 @@ struct cohmem_page_facts {
 	bool is_in_swapcache;
 	bool is_pinned;
 	bool is_poisoned;
+	bool is_shared;
 	int refs;
 	int maps;
 };
@@ -162,6 +167,10 @@ unsigned int cohmem_minor(const struct inode *inode);
 unsigned int cohmem_device_minor(const struct device *device);
 bool cohmem_file_is_of_procfs(struct file *file);
 bool cohmem_file_is_readable(const struct file *file);
+void cohmem_attribute_fill(struct dev_ext_attribute *attribute, const char *name, umode_t mode,
+			   ssize_t (*show)(struct device *, struct device_attribute *, char *),
+			   void *var);
+void cohmem_attribute_group_fill(struct attribute_group *group, struct attribute **list);
 u32 cohmem_device_number(u32 base, u32 minor);
 bool cohmem_is_err(const void *pointer);
 long cohmem_ptr_err(const void *pointer);
@@ -171,9 +180,8 @@ void cohmem_interval_set_seq(struct mmu_interval_notifier *notifier, unsigned lo
 bool cohmem_interval_must_retry(struct mmu_interval_notifier *notifier, unsigned long seq);
 bool cohmem_notifier_may_block(const struct mmu_notifier_range *range);
 struct page *cohmem_hmm_page(unsigned long entry);
-bool cohmem_page_is_coherent(const struct page *page);
 bool cohmem_page_is_zero(const struct page *page);
-const void *cohmem_pagemap_owner(const struct dev_pagemap *pagemap);
+const void *cohmem_coherent_owner(struct page *page);
 
 /* xarray.c: sparse arrays */
 void cohmem_xa_init(struct xarray *array);

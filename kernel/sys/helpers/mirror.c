@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* The protocol of interval notifiers is inline; the members of pagemaps differ between kernels. */
+/* The protocol of interval notifiers and the encoding of a walk's entries are inline. */
 #include <linux/hmm.h>
 #include <linux/memremap.h>
 #include <linux/mm.h>
@@ -27,17 +27,13 @@ struct page *cohmem_hmm_page(unsigned long entry)
 	return hmm_pfn_to_page(entry);
 }
 
-bool cohmem_page_is_coherent(const struct page *page)
-{
-	return is_device_coherent_page(page);
-}
-
 bool cohmem_page_is_zero(const struct page *page)
 {
 	return is_zero_pfn(page_to_pfn(page));
 }
 
-const void *cohmem_pagemap_owner(const struct dev_pagemap *pagemap)
+/* NULL for a page of other memory. */
+const void *cohmem_coherent_owner(struct page *page)
 {
-	return pagemap->owner;
+	return is_device_coherent_page(page) ? cohmem_page_pagemap(page)->owner : NULL;
 }

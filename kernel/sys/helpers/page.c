@@ -44,6 +44,11 @@ void cohmem_page_facts(struct page *page, struct cohmem_page_facts *facts)
 	facts->is_in_swapcache = folio_test_swapcache(folio);
 	facts->is_pinned = folio_maybe_dma_pinned(folio);
 	facts->is_poisoned = PageHWPoison(page);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0)
+	facts->is_shared = folio_maybe_mapped_shared(folio);
+#else
+	facts->is_shared = folio_likely_mapped_shared(folio);
+#endif
 	facts->refs = folio_ref_count(folio);
 	facts->maps = folio_mapcount(folio);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /* `current` and what it leads to are macros; references to address spaces and user copies are inline. */
 #include <linux/cred.h>
+#include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>

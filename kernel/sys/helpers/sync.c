@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Macros around locks and the scheduler, reference counts, time, the mask of processors. */
+#include <linux/cpu.h>
 #include <linux/cpumask.h>
 #include <linux/jiffies.h>
 #include <linux/ktime.h>
@@ -69,5 +70,11 @@ unsigned int cohmem_nr_cpus(void)
 /* -ENODEV if the processor went offline; keeps it online meanwhile. */
 long cohmem_call_on_cpu(int cpu, long (*call)(void *), void *arg)
 {
-	return work_on_cpu_safe(cpu, call, arg);
+	long result = -ENODEV;
+
+	cpus_read_lock();
+	if (cpu_online(cpu))
+		result = work_on_cpu(cpu, call, arg);
+	cpus_read_unlock();
+	return result;
 }

@@ -15,6 +15,9 @@ use crate::{
     process::Mm,
 };
 
+/// Pages that one [`HeldPages`] can hold: 256 MiB.
+pub const MAX_PAGES: u64 = 1 << 16;
+
 /// How pages are held. See the kernel's `Documentation/core-api/pin_user_pages.rst`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hold {
@@ -48,16 +51,19 @@ pub struct HeldPages {
 }
 
 impl HeldPages {
-    /// Holds the pages of `span`, of the calling process, for reading and writing.
+    /// Holds the pages of `span`, of the calling process, for reading and writing; at most [`MAX_PAGES`].
     ///
     /// **Context:** sleeps, and faults pages in; call with no lock held.
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EFAULT`: not all can be written; `EBUSY`: a lasting pin cannot be had since
+    /// `EINVAL`: too many; `ENOMEM`; `EFAULT`: not all can be written; `EBUSY`: a lasting pin cannot be had since
     /// something else holds the page for a moment. Nothing is held.
     pub fn new(span: Span, hold: Hold, lookup: Lookup) -> Result<Self, Errno> {
         let nr_pages = span.end.saturating_sub(span.start) / PAGE_BYTES;
+        if nr_pages > MAX_PAGES {
+            return Err(Errno::EINVAL);
+        }
         let nr_wanted = usize::try_from(nr_pages).map_err(|_large| Errno::EINVAL)?;
         // INVARIANT: none is held yet.
         let mut held = Self {

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What a process's page tables say, as `hmm_range_fault` tells it.
 
-use core::{marker::PhantomData, ptr::NonNull};
+use core::{
+    ffi::c_void,
+    marker::PhantomData,
+    ptr::{self, NonNull},
+};
 
 use crate::{page::Page, pagemap::Owner};
 
@@ -89,21 +93,20 @@ impl Entry<'_> {
     /// The page is one of coherent device memory.
     #[must_use]
     pub fn is_coherent(self) -> bool {
-        self.page()
-            // SAFETY: the page exists while it is mapped.
-            .is_some_and(|page| unsafe { bindings::cohmem_page_is_coherent(page.as_ptr()) })
+        !self.coherent_owner().is_null()
     }
 
     /// The page is one of this owner's coherent memory.
     #[must_use]
     pub fn is_of(self, owner: Owner) -> bool {
-        let Some(page) = self.page().filter(|_page| self.is_coherent()) else {
-            return false;
-        };
-        // SAFETY: a page of coherent memory has a pagemap, which lives while the page is mapped.
-        let pagemap = unsafe { bindings::cohmem_page_pagemap(page.as_ptr()) };
-        // SAFETY: as above.
-        let found = unsafe { bindings::cohmem_pagemap_owner(pagemap) };
-        found == owner.as_ptr().cast_const()
+        self.coherent_owner() == owner.as_ptr().cast_const()
+    }
+
+    /// The owner of the page's coherent memory, which is never null; null for other pages.
+    fn coherent_owner(self) -> *const c_void {
+        self.page().map_or(ptr::null(), |page| {
+            // SAFETY: the page exists while it is mapped, and its pagemap, if it has one, as long.
+            unsafe { bindings::cohmem_coherent_owner(page.as_ptr()) }
+        })
     }
 }

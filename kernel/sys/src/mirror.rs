@@ -21,7 +21,7 @@ use core::{
 
 use cohmem_kcore::{
     Errno,
-    host::{SleepLock as _, Span, WINDOW_PAGES},
+    host::{SleepLock as _, Span, Unreadable, WINDOW_PAGES},
 };
 
 use crate::{
@@ -84,11 +84,11 @@ struct Table {
 }
 
 impl Table {
-    fn entry(&self, address: u64) -> u64 {
+    /// The entries from `address` to the end of its leaf; none when there is no leaf.
+    fn entries_from(&self, address: u64) -> &[u64] {
         let leaf = self.leaves.get(address / LEAF_BYTES);
-        leaf.and_then(|leaf| leaf.get(position(address)))
-            .copied()
-            .unwrap_or(0)
+        leaf.and_then(|leaf| leaf.get(position(address)..))
+            .unwrap_or_default()
     }
 
     /// Forgets the entries of `start..end`.
@@ -140,6 +140,8 @@ unsafe impl Sync for Mirror {}
 
 static OPERATIONS: bindings::mmu_interval_notifier_ops = bindings::mmu_interval_notifier_ops {
     invalidate: Some(invalidate),
+    // SAFETY: null pointers: no callback of those that newer kernels have besides.
+    ..unsafe { MaybeUninit::zeroed().assume_init() }
 };
 
 impl Mirror {
@@ -209,7 +211,7 @@ impl Mirror {
         room: &mut WalkRoom,
         mut visit: impl FnMut(u64, Entry<'_>),
     ) -> Result<(), Errno> {
-        self.walk_windows(span, request, room, false, |_table, address, entry| {
+        self.walk_windows(span, request, room, false, |_slot, address, entry| {
             visit(address, entry);
         })
     }
@@ -228,12 +230,9 @@ impl Mirror {
         room: &mut WalkRoom,
         mut select: impl FnMut(Entry<'_>) -> bool,
     ) -> Result<(), Errno> {
-        self.walk_windows(span, request, room, true, |table, address, entry| {
-            let Some(page) = entry.page().filter(|_page| select(entry)) else {
-                return;
-            };
-            let leaf = table.leaves.get_mut(address / LEAF_BYTES);
-            if let Some(slot) = leaf.and_then(|leaf| leaf.get_mut(position(address))) {
+        self.walk_windows(span, request, room, true, |slot, _address, entry| {
+            let page = entry.page().filter(|_page| select(entry));
+            if let (Some(page), Some(slot)) = (page, slot) {
                 let flags = if entry.is_writable() { WRITABLE } else { 0 };
                 // INVARIANT: the walk's sequence number is valid, and the lock is held.
                 *slot = page.as_ptr().expose_provenance() as u64 | flags;
@@ -261,7 +260,7 @@ impl Mirror {
         request: Request,
         room: &mut WalkRoom,
         makes_leaves: bool,
-        mut visit: impl FnMut(&mut Table, u64, Entry<'_>),
+        mut visit: impl FnMut(Option<&mut u64>, u64, Entry<'_>),
     ) -> Result<(), Errno> {
         let space = self.space().ok_or(Errno::ESRCH)?;
         let mut start = span.start;
@@ -286,7 +285,7 @@ impl Mirror {
         window: Span,
         request: Request,
         room: &mut WalkRoom,
-        visit: &mut impl FnMut(&mut Table, u64, Entry<'_>),
+        visit: &mut impl FnMut(Option<&mut u64>, u64, Entry<'_>),
     ) -> Result<(), Errno> {
         let deadline_ms = sync::now_ms().saturating_add(PATIENCE_MS);
         let nr_pages = usize::try_from(window.end.saturating_sub(window.start) / PAGE_BYTES)
@@ -317,10 +316,13 @@ impl Mirror {
                     // SAFETY: inserted by the type invariants; the lock is the one that `invalidate` takes.
                     if !unsafe { bindings::cohmem_interval_must_retry(self.notifier(), seq) } {
                         let addresses = (window.start..window.end).step_by(PAGE_BYTES as usize);
+                        let leaf = table.leaves.get_mut(window.start / LEAF_BYTES);
+                        let slots = leaf.and_then(|leaf| leaf.get_mut(position(window.start)..));
+                        let mut slots = slots.unwrap_or_default().iter_mut();
                         for (address, &raw) in addresses.zip(&*entries) {
                             // SAFETY: filled by the walk just now; it holds while the lock does, since
                             // the sequence number is still valid.
-                            visit(&mut table, address, unsafe { Entry::new(raw) });
+                            visit(slots.next(), address, unsafe { Entry::new(raw) });
                         }
                         return Ok(());
                     }
@@ -359,38 +361,72 @@ pub struct Tables<'m> {
     table: WriteGuard<'m, Table>,
 }
 
+/// The device got no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Pages that are done.
+    pub nr_done: usize,
+    /// Why the next one is not.
+    pub miss: Miss,
+}
+
 impl Tables<'_> {
-    /// The device reads the page at `address`.
+    /// The device reads pages, from `address` on.
     ///
     /// # Errors
     ///
-    /// The content of `into` is undefined.
-    pub fn read(&self, address: u64, into: &mut PageBytes) -> Result<(), Miss> {
-        let page = self.page(address, 0)?;
-        // SAFETY: by the table's invariants the page is mapped while the lock is held.
-        unsafe { page.read(into) }.map_err(|_unreadable| Miss::Lost)
+    /// Where it stopped; the pages before were read, the content of the others in `into` is undefined.
+    pub fn read(&self, address: u64, into: &mut [PageBytes]) -> Result<(), Stopped> {
+        self.each(address, into.iter_mut(), 0, |page, into| {
+            // SAFETY: by the table's invariants the page is mapped while the lock is held.
+            unsafe { page.read(into) }
+        })
     }
 
-    /// The device writes the page at `address`.
+    /// The device writes pages, from `address` on.
     ///
     /// # Errors
     ///
-    /// The page is as it was.
-    pub fn write(&mut self, address: u64, from: &PageBytes) -> Result<(), Miss> {
-        let page = self.page(address, WRITABLE)?;
-        // SAFETY: as in `read`; the process may write to it, and so may the device on its behalf.
-        unsafe { page.write(from) };
+    /// Where it stopped; the pages before were written. The next one is as it was, unless it is
+    /// [`Miss::Lost`].
+    pub fn write(&mut self, address: u64, from: &[PageBytes]) -> Result<(), Stopped> {
+        self.each(address, from.iter(), WRITABLE, |page, from| {
+            // SAFETY: as in `read`; the process may write to it, and so may the device on its behalf.
+            unsafe { page.write(from) }
+        })
+    }
+
+    /// Calls `use_fn` with the page at `address` and the first buffer, and so on.
+    fn each<B>(
+        &self,
+        address: u64,
+        buffers: impl Iterator<Item = B>,
+        flags: u64,
+        mut use_fn: impl FnMut(Page, B) -> Result<(), Unreadable>,
+    ) -> Result<(), Stopped> {
+        let mut entries = [].iter();
+        let mut address = address;
+        for (nr_done, buffer) in buffers.enumerate() {
+            let stopped = |miss| Stopped { nr_done, miss };
+            if entries.as_slice().is_empty() {
+                entries = self.table.entries_from(address).iter();
+            }
+            let entry = entries.next().copied().unwrap_or(0);
+            let page = page_of(entry, flags).ok_or(stopped(Miss::NoEntry))?;
+            use_fn(page, buffer).map_err(|_unreadable| stopped(Miss::Lost))?;
+            address = address.saturating_add(PAGE_BYTES);
+        }
         Ok(())
     }
+}
 
-    fn page(&self, address: u64, flags: u64) -> Result<Page, Miss> {
-        let entry = self.table.entry(address);
-        if entry & flags != flags {
-            return Err(Miss::NoEntry);
-        }
-        let page = ptr::with_exposed_provenance_mut((entry & !WRITABLE) as usize);
-        NonNull::new(page).map(Page::new).ok_or(Miss::NoEntry)
+/// The page of an entry that has these flags.
+fn page_of(entry: u64, flags: u64) -> Option<Page> {
+    if entry & flags != flags {
+        return None;
     }
+    let page = ptr::with_exposed_provenance_mut((entry & !WRITABLE) as usize);
+    NonNull::new(page).map(Page::new)
 }
 
 /// The kernel is about to change what a range of addresses maps. May be called where nothing may
@@ -415,8 +451,10 @@ extern "C" fn invalidate(
     };
     // SAFETY: the notifier is inserted; the lock is the one that is held where the number is compared.
     unsafe { bindings::cohmem_interval_set_seq(notifier, seq) };
+    // SAFETY: the kernel passes a range that lives for the call.
+    let start = unsafe { (*range).start };
     // SAFETY: as above.
-    let (start, end) = unsafe { ((*range).start, (*range).end) };
+    let end = unsafe { (*range).end };
     table.forget(start, end);
     true
 }

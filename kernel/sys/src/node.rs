@@ -14,7 +14,7 @@ use core::{
 use cohmem_kcore::{Errno, host::Span};
 
 use crate::{
-    KernelStatic, check, check_pointer, debug_by_name, memory::KernelBox, page::PAGE_BYTES,
+    KernelStatic, check, check_pointer, debug_by_name, memory::KernelBox, page::PAGE_BYTES, process,
 };
 
 /// An open file of a driver.
@@ -82,10 +82,13 @@ impl NewArea<'_> {
     ///
     /// # Errors
     ///
-    /// `ENOMEM`; `EBUSY`: there is a page already. Those before are mapped.
+    /// `ENOMEM`; `EINTR` on a fatal signal; `EBUSY`: there is a page already. Those before are mapped.
     pub fn insert_zeroed_pages(&mut self) -> Result<(), Errno> {
         let span = self.span();
         for address in (span.start..span.end).step_by(PAGE_BYTES as usize) {
+            if process::is_killed() {
+                return Err(Errno::EINTR);
+            }
             // SAFETY: the caller may sleep.
             let page = unsafe { bindings::cohmem_alloc_zeroed_page() };
             if page.is_null() {

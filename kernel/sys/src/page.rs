@@ -63,6 +63,7 @@ impl Page {
             is_in_swapcache: facts.is_in_swapcache,
             is_pinned: facts.is_pinned,
             is_poisoned: facts.is_poisoned,
+            is_shared: facts.is_shared,
             refs: u32::try_from(facts.refs).unwrap_or(0),
             maps: u32::try_from(facts.maps).unwrap_or(0),
         }
@@ -201,16 +202,23 @@ impl Page {
         }
     }
 
-    /// Replaces its content.
+    /// Replaces its content. On an error a part of it is replaced.
     ///
     /// # Safety
     ///
     /// As for [`Self::read`], and whoever maps it expects that it is written to.
-    pub(crate) unsafe fn write(self, from: &[u8; PAGE_BYTES as usize]) {
+    pub(crate) unsafe fn write(self, from: &[u8; PAGE_BYTES as usize]) -> Result<(), Unreadable> {
         // SAFETY: the struct page exists by the type invariants; the kernel maps all such memory.
-        let target = unsafe { bindings::cohmem_page_address(self.as_ptr()) }.cast::<u8>();
-        // SAFETY: both are a page long and apart from each other; no Rust reference to the page exists.
-        unsafe { target.copy_from_nonoverlapping(from.as_ptr(), from.len()) };
+        let target = unsafe { bindings::cohmem_page_address(self.as_ptr()) };
+        // SAFETY: both are a page long and apart from each other; no Rust reference to the page exists; a
+        // machine check ends the copy early.
+        let nr_left =
+            unsafe { bindings::copy_mc_to_kernel(target, from.as_ptr().cast(), PAGE_BYTES as _) };
+        if nr_left == 0 {
+            Ok(())
+        } else {
+            Err(Unreadable)
+        }
     }
 
     /// Zeroes its content.

@@ -11,18 +11,19 @@ use crate::sys::{
     memory::{Memory, frames_of, read_number},
 };
 
-/// Soft-reserved ranges of the guest, as the lab announces them.
+/// Soft-reserved ranges of the guest, as the lab asked the kernel for them: newer kernels do not show
+/// them in `/proc/iomem`.
 pub(crate) fn ranges() -> Vec<Range<u64>> {
-    let text = std::fs::read_to_string("/proc/iomem").expect("/proc/iomem");
-    text.lines()
-        .filter_map(|line| {
-            let (range, name) = line.trim().split_once(" : ")?;
-            if name != "Soft Reserved" {
-                return None;
-            }
-            let (start, end) = range.split_once('-')?;
-            let parse = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
-            Some(parse(start)..parse(end) + 1)
+    let text = std::fs::read_to_string("/proc/cmdline").expect("/proc/cmdline");
+    text.split_whitespace()
+        .filter_map(|word| {
+            // memmap=512M%0x140000000-1+0xefffffff
+            let range = word.strip_prefix("memmap=")?;
+            let (mib, rest) = range.split_once("M%0x")?;
+            let (start, _types) = rest.split_once('-')?;
+            let start = u64::from_str_radix(start, 16).expect("hexadecimal");
+            let mib: u64 = mib.parse().expect("a number");
+            Some(start..start + (mib << 20))
         })
         .collect()
 }
@@ -267,6 +268,20 @@ impl Device {
         command(&self.file, ioctl::QUERY, &mut argument).expect("query");
         assert_eq!(argument.next, memory.address() + memory.len() as u64);
         map.into_iter().map(PageEntry::from_raw).collect()
+    }
+
+    /// What a query of `memory` with reasons answers.
+    pub(crate) fn query_errno(&self, memory: &Memory) -> i32 {
+        let mut map = vec![0u16; usize::try_from(memory.nr_pages()).expect("fits")];
+        let mut argument = args::Query {
+            start: memory.address(),
+            length: memory.len() as u64,
+            proc_fd: PROC_SELF,
+            flags: cohmem_uapi::QUERY_REASONS,
+            map_ptr: map.as_mut_ptr().addr() as u64,
+            ..args::Query::default()
+        };
+        errno(command(&self.file, ioctl::QUERY, &mut argument))
     }
 
     pub(crate) fn evict(&self, timeout_ms: u32) -> Emptied {

@@ -34,8 +34,14 @@ mod watchdog;
 mod worker;
 
 use self::{
-    board::Board, call::Caller, control::Control, documented::Documented, exhibits::Exhibits,
-    opening::Opening, random::Random, watchdog::Watchdog,
+    board::{Board, Command},
+    call::Caller,
+    control::Control,
+    documented::Documented,
+    exhibits::Exhibits,
+    opening::Opening,
+    random::Random,
+    watchdog::Watchdog,
 };
 use crate::{
     driver::ranges,
@@ -144,13 +150,13 @@ fn poison(caller: Caller, control: &mut Control) {
     let to_device = cohmem_uapi::Direction::ToDevice;
     let errno = caller.migrate(&device, &mut opening::migration(&memory, to_device, 0));
     caller.demand("MIGRATE", errno, &[0]);
-    // A page that the kernel holds is poisoned where it is.
     let pipe = crate::sys::io::PagePipe::new();
     pipe.hold(&memory, 7);
+    // A frame that the kernel holds cannot be withdrawn, which is an error or not.
     drop(memory.advise_part(7 * PAGE, PAGE, MADV_HWPOISON));
-    let mut argument = opening::migration(&memory, cohmem_uapi::Direction::ToSystem, 0);
-    let errno = caller.migrate(&device, &mut argument);
-    caller.demand("MIGRATE", errno, &[0]);
+    let mut argument = cohmem_uapi::args::Detach::default();
+    let errno = caller.empty(Command::Evict, &device, &mut argument);
+    caller.demand("EVICT", errno, &[libc::EBUSY]);
     if argument.stayed[usize::from(Reason::Poisoned as u8)] != 1 {
         caller.board.fail(&format!("a poisoned page: {argument:?}"));
     }

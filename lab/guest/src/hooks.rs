@@ -1,6 +1,6 @@
 //! Races and failures that a test build of the module forces (`kernel/module/hooks.h`).
 
-use std::{fs::File, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{fs::File, ops::Range, sync::atomic::Ordering::Relaxed, time::Duration};
 
 use cohmem_uapi::{Direction, MIGRATE_FILL, Reason, ioctl::MAGIC};
 
@@ -341,74 +341,66 @@ fn no_system_page_can_be_had() {
     memory.expect(|index| index as u64);
 }
 
+/// Does a bit of everything on two devices, as a program would that gives up at no error; what each came to.
+fn bit_of_everything(ranges: &[Range<u64>; 2], memory: &Memory, hole: &Memory) -> Vec<i32> {
+    let mut errnos = Vec::new();
+    let mut devices = Vec::new();
+    for range in ranges {
+        match attach(range, 0) {
+            Ok(attached) => devices.push(Device::open_attached(attached.device, range.clone())),
+            Err(error) => errnos.push(error.raw_os_error().expect("an errno")),
+        }
+    }
+    for device in &devices {
+        let migrate = |memory: &Memory, direction, flags| {
+            let argument = Device::migrate_args(memory, direction, flags);
+            errno(device.migrate_with(argument).map(drop))
+        };
+        errnos.push(migrate(memory, Direction::ToDevice, 0));
+        errnos.push(migrate(hole, Direction::ToDevice, MIGRATE_FILL));
+        errnos.push(device.query_errno(memory));
+        errnos.push(migrate(hole, Direction::ToSystem, 0));
+        errnos.push(device.evict(1000).errno);
+        errnos.push(migrate(memory, Direction::ToDevice, 0));
+    }
+    for mut device in devices {
+        let first = device.try_detach(1000).errno;
+        errnos.push(first);
+        // What failed once works now.
+        if first != 0 {
+            assert_eq!(device.try_detach(1000).errno, 0);
+        }
+    }
+    errnos
+}
+
 fn each_allocation_of_the_driver_fails_in_turn() {
     let hooks = Hooks::new();
     let range = ranges()[0].clone();
-    let range = range.start..range.start + (64 << 20);
-    let memory = Memory::filled(4 << 20, |index| index as u64);
-    let hole = Memory::anonymous(1 << 20);
-    let mut nr_failed = 0;
-    for nr_skipped in 0.. {
-        assert!(nr_skipped < 1000, "the failures never end");
-        hooks.plain(RESET);
-        hooks.fail(What::Memory, nr_skipped, 1);
-        if let Err(error) = attach(&range, 0) {
-            assert_eq!(error.raw_os_error(), Some(libc::ENOMEM));
+    let at = |mib: u64| range.start + (mib << 20)..range.start + ((mib + 64) << 20);
+    let ranges = [at(0), at(64)];
+    let memory = Memory::filled(2 << 20, |index| index as u64);
+    for what in [What::Memory, What::Refill, What::Register, What::Publish] {
+        let mut nr_failed = 0;
+        for nr_skipped in 0.. {
+            assert!(nr_skipped < 1000, "{what:?}: the failures never end");
+            let hole = Memory::anonymous(1 << 20);
+            hooks.plain(RESET);
+            hooks.fail(what, nr_skipped, 1);
+            let errnos = bit_of_everything(&ranges, &memory, &hole);
+            let has_fired = hooks.fired().nr_failures != 0;
+            let is_allowed = |errno: &i32| *errno == 0 || (has_fired && *errno == libc::ENOMEM);
+            assert!(errnos.iter().all(is_allowed), "{what:?}: {errnos:?}");
+            memory.expect(|index| index as u64);
+            hole.expect(|_index| 0);
+            if !has_fired {
+                break;
+            }
             nr_failed += 1;
-            continue;
         }
-        let mut device = Device::open_attached(0, range.clone());
-        let steps: [&dyn Fn() -> i32; 4] = [
-            &|| {
-                errno(
-                    device
-                        .migrate_with(Device::migrate_args(&memory, Direction::ToDevice, 0))
-                        .map(drop),
-                )
-            },
-            &|| {
-                errno(
-                    device
-                        .migrate_with(Device::migrate_args(
-                            &hole,
-                            Direction::ToDevice,
-                            MIGRATE_FILL,
-                        ))
-                        .map(drop),
-                )
-            },
-            &|| {
-                errno(
-                    device
-                        .migrate_with(Device::migrate_args(&memory, Direction::ToSystem, 0))
-                        .map(drop),
-                )
-            },
-            &|| device.evict(1000).errno,
-        ];
-        let errnos: Vec<i32> = steps.iter().map(|step| step()).collect();
-        assert!(
-            errnos
-                .iter()
-                .all(|&errno| errno == 0 || errno == libc::ENOMEM),
-            "{errnos:?}"
-        );
-        let first = device.try_detach(1000);
-        let last = if first.errno == 0 {
-            0
-        } else {
-            device.try_detach(1000).errno
-        };
-        assert!(matches!(first.errno, 0 | libc::ENOMEM), "{first:?}");
-        assert_eq!(last, 0);
-        memory.expect(|index| index as u64);
-        hole.expect(|_index| 0);
-        if hooks.fired().nr_failures == 0 {
-            break;
-        }
-        nr_failed += 1;
+        let least = if matches!(what, What::Memory) { 20 } else { 2 };
+        assert!(nr_failed >= least, "{what:?}: {nr_failed} failures");
     }
-    assert!(nr_failed > 5, "{nr_failed} failures");
 }
 
 fn a_chunk_cannot_be_registered() {

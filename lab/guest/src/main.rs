@@ -23,6 +23,8 @@ mod module;
 mod poison;
 mod quota;
 mod reasons;
+mod run;
+mod see;
 mod sys;
 
 /// A test: its name and what it runs.
@@ -47,7 +49,9 @@ fn main() -> ExitCode {
         ("quota", quota::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
+        ("see", see::TESTS),
         ("module", module::TESTS),
+        ("run", run::TESTS),
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),
         ("dmirror", dmirror::TESTS),

@@ -6,6 +6,7 @@ pub(crate) mod field;
 pub(crate) mod io;
 pub(crate) mod memfd;
 pub(crate) mod memory;
+pub(crate) mod numa;
 pub(crate) mod process;
 pub(crate) mod task;
 pub(crate) mod uring;

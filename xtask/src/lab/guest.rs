@@ -20,7 +20,10 @@ use super::{
     range::Range,
     stream,
 };
-use crate::setup::{self, Group};
+use crate::{
+    kernel,
+    setup::{self, Group},
+};
 
 /// A kernel module to load before the command runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub(crate) struct Guest {
     /// A second NUMA node, without processors: all RAM from the first soft-reserved range upwards
     /// and 1 GiB more.
     pub(crate) numa: bool,
+    /// What is booted.
+    pub(crate) kernel: kernel::Name,
     /// More kernel parameters.
     pub(crate) append: Vec<String>,
     /// Modules, loaded in this order.
@@ -115,6 +120,7 @@ impl Default for Guest {
                 },
             ],
             numa: false,
+            kernel: kernel::Name::Stock,
             append: Vec::new(),
             modules: Vec::new(),
             prepare: Vec::new(),
@@ -155,16 +161,15 @@ impl Guest {
     /// One boot: its outcome, and whether that is the emulator's fault, see
     /// [`Ended::is_emulator_fault`].
     fn boot(&self) -> Result<(Outcome, bool)> {
-        let release = setup::kernel_release()?;
+        let kernel = self.kernel.find()?;
         let memory = Memory::with(self.memory_mib << 20, &self.spm, self.numa)?;
         let directory = run_directory()?;
-        let kernel = Path::new("/boot").join(format!("vmlinuz-{release}"));
         let initramfs = directory.join("initramfs");
         let kernel_log = directory.join("kernel.log");
         let report = directory.join("report");
         let mark = stream::end_mark();
         let content = self
-            .initramfs(&release, &mark)
+            .initramfs(&kernel, &mark)
             .context("cannot make the initramfs")?;
         fs::write(&initramfs, content)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
@@ -173,7 +178,7 @@ impl Guest {
                 .with_context(|| format!("cannot make {}", shared.display()))?;
         }
         let files = Files {
-            kernel: &kernel,
+            kernel: &kernel.image,
             initramfs: &initramfs,
             kernel_log: &kernel_log,
             report: &report,
@@ -257,7 +262,7 @@ fn join(handle: thread::JoinHandle<io::Result<Forwarded>>) -> Result<Forwarded> 
 }
 
 /// Waits for QEMU; after `timeout` it is killed and the answer is `None`.
-fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
+pub(super) fn wait(mut child: Child, timeout: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(status) = child.try_wait().context("cannot wait for QEMU")? {
@@ -281,7 +286,7 @@ fn read_lossy(path: &Path) -> String {
 }
 
 /// A fresh directory for one run's files; old ones are removed.
-fn run_directory() -> Result<PathBuf> {
+pub(super) fn run_directory() -> Result<PathBuf> {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     let runs = place::lab_directory()?.join("runs");
     fs::create_dir_all(&runs).with_context(|| format!("cannot make {}", runs.display()))?;

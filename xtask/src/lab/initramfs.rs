@@ -11,10 +11,11 @@ use super::{
     modules::{Modules, module_name},
     place,
 };
+use crate::kernel::Kernel;
 
 impl Guest {
-    /// The archive for kernel `release`; `mark` is to end each of the command's outputs.
-    pub(super) fn initramfs(&self, release: &str, mark: &str) -> Result<Vec<u8>> {
+    /// The archive for `kernel`; `mark` is to end each of the command's outputs.
+    pub(super) fn initramfs(&self, kernel: &Kernel, mark: &str) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         for directory in ["bin", "dev", "proc", "sys", "lab", "lab/modules"] {
             archive.directory(directory)?;
@@ -28,15 +29,21 @@ impl Guest {
         if self.shared.is_some() {
             archive.file("lab/out", 0o644, b"")?;
         }
-        let load = self.add_modules(&mut archive, release)?;
+        if !kernel.is_installed() {
+            let modules = format!("{} {}\n", kernel.release, kernel.modules.display());
+            archive.file("lab/kernel-modules", 0o644, modules.as_bytes())?;
+        }
+        let load = self.add_modules(&mut archive, kernel)?;
         archive.file("lab/load", 0o644, load.as_bytes())?;
         archive.finish()
     }
 
     /// Adds the modules' files; gives the list that `lab/init` loads from.
-    fn add_modules(&self, archive: &mut Archive, release: &str) -> Result<String> {
-        let stock = Modules::read(release)?;
-        let cache = place::lab_directory()?.join("modules").join(release);
+    fn add_modules(&self, archive: &mut Archive, kernel: &Kernel) -> Result<String> {
+        let stock = Modules::read(&kernel.modules)?;
+        let cache = place::lab_directory()?
+            .join("modules")
+            .join(&kernel.release);
         let mut load = String::new();
         let own = ["pvpanic_mmio", "9pnet_virtio", "9p", "overlay"];
         let own = own.map(|name| ModuleLoad {

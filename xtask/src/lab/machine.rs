@@ -162,7 +162,7 @@ pub(super) fn qemu_arguments(
 }
 
 /// `path` inside a QEMU option, where a comma is written twice.
-fn joined(before: &str, path: &Path, after: &str) -> OsString {
+pub(super) fn joined(before: &str, path: &Path, after: &str) -> OsString {
     format!(
         "{before}{}{after}",
         path.display().to_string().replace(',', ",,")

@@ -17,9 +17,8 @@ pub(crate) struct Modules {
 }
 
 impl Modules {
-    /// Reads the indexes of kernel `release`.
-    pub(crate) fn read(release: &str) -> Result<Self> {
-        let directory = Path::new("/lib/modules").join(release);
+    /// Reads the indexes in `directory`, a kernel's own below `/lib/modules`.
+    pub(crate) fn read(directory: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = directory.join(name);
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
@@ -27,7 +26,7 @@ impl Modules {
         let dependencies = read("modules.dep")?;
         let built_in = read("modules.builtin")?;
         Ok(Self {
-            directory,
+            directory: directory.to_owned(),
             dependencies,
             built_in,
         })

@@ -102,21 +102,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "engine_hole_in_two_steps",
         guards: "C1: the hole appears armed (level 1, way home)",
-        changes: &[
-            (
-                "crates/engine/src/protocol/model.rs",
-                "            page.entry = Entry::Hole;\n            page.is_armed = true;\n",
-                "            page.entry = Entry::Hole;\n            page.is_armed = false;\n",
-            ),
-            (
-                "crates/engine/src/protocol/hole.rs",
-                "    if let Err(error) = fill(host, span, slot) {\n        if host.map_device",
-                "    host.arm(span).map_err(reason_of)?;\n    \
-                 if let Err(error) = fill(host, span, slot) {\n        if host.map_device",
-            ),
-        ],
-        test: ANY_ACCESS,
-        is_in_ci: true,
+        changes: &[(
+            "crates/engine/src/kernel.rs",
+            "        self.memory.areas.open_hole(span)\n",
+            "        self.memory.areas.switch_home(span)?;\n        self.arm(span)\n",
+        )],
+        test: program("stress", "coherent_at_level_1"),
+        is_in_ci: false,
     },
     Mutant {
         name: "engine_old_pages_forgotten",
@@ -179,8 +171,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "mappings merge again",
         changes: &[(
             "crates/engine/src/sys/areas.rs",
-            "        unsafe { last_page.write_volatile(1) };\n",
-            "        let _ = last_page;\n",
+            "last_page.write_volatile(1)",
+            "last_page.read_volatile()",
         )],
         test: program("limits", "limits_and_children"),
         is_in_ci: false,

@@ -11,6 +11,15 @@ pub(super) const fn driver_test(name: &'static str) -> Test {
     }
 }
 
+/// A test of the command as it is run.
+const fn command_test(name: &'static str) -> Test {
+    Test::Host {
+        package: "cohmem-cli",
+        target: "command",
+        name,
+    }
+}
+
 pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "strict_count",
@@ -583,6 +592,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
+        name: "shared_large_folio_is_moved",
+        guards: "a large folio of several processes, mapped page by page",
+        changes: &[(
+            "kernel/core/src/classify.rs",
+            "        facts.is_shared\n",
+            "        false\n",
+        )],
+        test: driver_test("each_page_that_stays_has_its_reason"),
+        is_in_ci: true,
+    },
+    Mutant {
         name: "few_swapped_pages_are_holes",
         guards: "C6: a few swapped pages",
         changes: &[(
@@ -594,6 +614,70 @@ pub(super) const MUTANTS: &[Mutant] = &[
             stage: "guest",
             name: "reasons::a_few_swapped_pages_are_told_from_holes",
         },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "mirror_that_remembers",
+        guards: "I15: entries are forgotten before the kernel takes the page",
+        changes: &[(
+            "kernel/sys/src/mirror.rs",
+            "    table.forget(start, end);\n",
+            "    let _kept = (&mut table, start, end);\n",
+        )],
+        test: Test::Guest {
+            stage: "dmirror",
+            name: "files_of_a_process_follow_each_other",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "mirror_that_writes_shared_pages",
+        guards: "I15: the device may write only what the process may",
+        changes: &[(
+            "kernel/sys/src/mirror.rs",
+            "if entry.is_writable() { WRITABLE } else { 0 }",
+            "if entry.is_present() { WRITABLE } else { 0 }",
+        )],
+        test: Test::Guest {
+            stage: "dmirror",
+            name: "the_device_writes_what_fork_shares",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "test_device_that_keeps_its_memory",
+        guards: "the test device's memory is given up with the last file",
+        changes: &[(
+            "kernel/dmirror/src/device.rs",
+            "        if memory.nr_files == 0 {",
+            "        if false {",
+        )],
+        test: Test::Guest {
+            stage: "dmirror",
+            name: "the_last_file_gives_the_memory_up",
+        },
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "empty_file_needs_the_module",
+        guards: "the boot-time unit on a machine that attaches nothing",
+        changes: &[(
+            "crates/cli/src/cmd/attach.rs",
+            "lines.as_ref().is_some_and(Vec::is_empty)",
+            "lines.as_ref().is_some_and(|_| false)",
+        )],
+        test: command_test("a_file_that_names_nothing_needs_no_module"),
+        is_in_ci: false,
+    },
+    Mutant {
+        name: "command_without_a_page",
+        guards: "the manual is complete",
+        changes: &[(
+            "crates/cli/src/manual.rs",
+            "command.get_name() != \"help\" &&",
+            "command.get_name() != \"doctor\" &&",
+        )],
+        test: command_test("every_command_has_a_manual_page"),
         is_in_ci: false,
     },
 ];

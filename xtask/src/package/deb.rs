@@ -219,11 +219,10 @@ impl<'a> Deb<'a> {
 
     /// As `md5sum` prints them, for `dpkg --verify`.
     fn checksums(&self) -> Result<Vec<u8>> {
-        let mut names: Vec<_> = files_below(&self.stage)?
+        let names: Vec<_> = files_below(&self.stage)?
             .iter()
             .map(|path| path.strip_prefix(&self.stage).map(Path::to_owned))
             .collect::<Result<_, _>>()?;
-        names.sort();
         output_of(Command::new("md5sum").args(&names).current_dir(&self.stage))
     }
 }
@@ -274,18 +273,16 @@ fn kib_below(directory: &Path) -> Result<u64> {
     Ok(kib)
 }
 
-fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in
-        fs::read_dir(directory).with_context(|| format!("cannot list {}", directory.display()))?
-    {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(files_below(&path)?);
-        } else {
-            files.push(path);
-        }
+/// The files at or below a path, sorted.
+pub(super) fn files_below(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
     }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).with_context(|| format!("cannot list {}", path.display()))? {
+        files.extend(files_below(&entry?.path())?);
+    }
+    files.sort();
     Ok(files)
 }
 

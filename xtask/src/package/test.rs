@@ -174,7 +174,7 @@ fn in_the_lab(old: &Packages, new: &Packages, module: &Path) -> Result<()> {
     let words = [&script, &old.tool, &new.tool, &module.to_owned()];
     let guest = Guest {
         command: words.map(|path| path.display().to_string()).to_vec(),
-        timeout: Duration::from_secs(300),
+        timeout: Duration::from_secs(600),
         ..Guest::default()
     };
     let outcome = guest.run()?;

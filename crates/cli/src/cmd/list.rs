@@ -2,14 +2,14 @@
 
 use clap::Args;
 use cohmem::{
-    ByteCount, DeviceSummary, ErrorKind, State,
+    ByteCount, DeviceSummary, ErrorKind,
     dax::{self, Owner},
     discover,
 };
 use serde::Serialize;
 
 use crate::{
-    cmd::quota,
+    cmd::{quota, state_name},
     exit::{Exit, Result},
     output::{Output, Table},
 };
@@ -122,15 +122,6 @@ fn unattached() -> Result<Vec<Row>> {
         .flat_map(|soft| &soft.parts)
         .filter_map(row)
         .collect())
-}
-
-const fn state_name(state: Option<State>) -> &'static str {
-    match state {
-        Some(State::Online) => "online",
-        Some(State::Draining) => "draining",
-        Some(State::Kept) => "kept",
-        None => "unknown",
-    }
 }
 
 fn device_row(device: &DeviceSummary) -> Row {

@@ -14,6 +14,7 @@ use self::answer::Answer;
 use crate::{
     exit::{CliError, Exit, Result},
     interrupt::Interrupt,
+    limits::{self, Fill, OTHER_TOOLS},
     output::Output,
     progress,
 };
@@ -23,6 +24,7 @@ use crate::{
 /// Exit status 1 when a page stayed that could be expected to move: for any reason but
 /// already-there, untouched, file, special, unmapped, executable.
 #[derive(Args, Debug)]
+#[command(after_long_help = OTHER_TOOLS)]
 pub(crate) struct Migrate {
     /// The process.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -88,6 +90,14 @@ impl Migrate {
             Some(range) => vec![range],
             None => movable_ranges(&process, self.exec)?,
         };
+        if let (Destination::Device(_), Some(device)) = (self.to, devices.first()) {
+            let fill = if self.fill {
+                Fill::Untouched
+            } else {
+                Fill::Nothing
+            };
+            limits::warn_before_migration(&process, device, &ranges, fill)?;
+        }
         let interrupt = Interrupt::install()?;
         let mut answer = Answer {
             pid: self.pid,

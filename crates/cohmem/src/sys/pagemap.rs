@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io,
+    ops::Range,
     os::{
         fd::{AsFd, AsRawFd},
         unix::fs::FileExt,
@@ -15,9 +16,64 @@ use rustix::{
 };
 
 const PAGE: u64 = 4096;
+const IS_FILE: u64 = 1 << 2;
 const IS_PRESENT: u64 = 1 << 3;
+const IS_SWAPPED: u64 = 1 << 4;
+const IS_ZERO: u64 = 1 << 5;
+const ENTRY_FILE: u64 = 1 << 61;
+const ENTRY_SWAPPED: u64 = 1 << 62;
 const ENTRY_PRESENT: u64 = 1 << 63;
 const ENTRY_PFN: u64 = (1 << 55) - 1;
+
+/// What the kernel tells of a page that has content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// In memory, and of no file.
+    Anonymous,
+    /// In memory: a page of a file, or of shared memory.
+    File,
+    /// The shared page of zeros.
+    Zero,
+    /// In swap, or on its way to another place.
+    Swapped,
+}
+
+impl Content {
+    const fn of_categories(categories: u64) -> Self {
+        if categories & IS_PRESENT == 0 {
+            Self::Swapped
+        } else if categories & IS_ZERO != 0 {
+            Self::Zero
+        } else if categories & IS_FILE != 0 {
+            Self::File
+        } else {
+            Self::Anonymous
+        }
+    }
+
+    /// Entries do not tell the page of zeros from others.
+    const fn of_entry(entry: u64) -> Option<Self> {
+        if entry & ENTRY_PRESENT != 0 {
+            Some(if entry & ENTRY_FILE != 0 {
+                Self::File
+            } else {
+                Self::Anonymous
+            })
+        } else if entry & ENTRY_SWAPPED != 0 {
+            Some(Self::Swapped)
+        } else {
+            None
+        }
+    }
+}
+
+/// Consecutive pages of the same kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    pub(crate) content: Content,
+}
 
 /// `struct page_region` of `linux/fs.h`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -122,9 +178,14 @@ impl Pagemap {
         let mut entries = vec![0_u8; 4096 * 8];
         let mut from = start;
         while from < end {
-            let (nr_regions, walk_end) = self.scan(from, end, &mut regions)?;
+            let (nr_regions, walk_end) = self.scan(from, end, IS_PRESENT, &mut regions)?;
             for region in regions.iter().take(nr_regions) {
-                self.for_each_entry(region, &mut entries, &mut found_fn)?;
+                let span = region.start..region.end;
+                self.for_each_entry(span, &mut entries, |address, entry| {
+                    if entry & ENTRY_PRESENT != 0 {
+                        found_fn(address, entry & ENTRY_PFN);
+                    }
+                })?;
             }
             if walk_end <= from {
                 break;
@@ -134,15 +195,94 @@ impl Pagemap {
         Ok(())
     }
 
+    /// Calls `batch_fn` with the next runs of `start..end`, by address, until all were told.
+    ///
+    /// Address space without pages costs nothing, mapped or not: the kernel skips what has no page
+    /// table. Kernels before 6.7 lack the scan and answer ENOTTY.
+    pub(crate) fn for_each_run<E: From<io::Error>>(
+        &self,
+        start: u64,
+        end: u64,
+        mut batch_fn: impl FnMut(&[Run]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut regions = vec![PageRegion::default(); 4096];
+        let mut runs = Vec::with_capacity(regions.len());
+        let mut from = start;
+        while from < end {
+            let wanted = IS_PRESENT | IS_SWAPPED;
+            let (nr_regions, walk_end) = self.scan(from, end, wanted, &mut regions)?;
+            runs.clear();
+            runs.extend(regions.iter().take(nr_regions).map(|region| Run {
+                start: region.start,
+                end: region.end,
+                content: Content::of_categories(region.categories),
+            }));
+            batch_fn(&runs)?;
+            if walk_end <= from {
+                break;
+            }
+            from = walk_end;
+        }
+        Ok(())
+    }
+
+    /// As [`Pagemap::for_each_run`], from the entry of each page: what every kernel offers.
+    ///
+    /// It costs 8 bytes read for each page of the range, also where there is none.
+    pub(crate) fn for_each_run_by_entry<E: From<io::Error>>(
+        &self,
+        start: u64,
+        end: u64,
+        mut batch_fn: impl FnMut(&[Run]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut entries = vec![0_u8; 4096 * 8];
+        let step = entries.len() as u64 / 8 * PAGE;
+        let mut from = start;
+        while from < end {
+            let to = end.min(from.saturating_add(step));
+            let mut runs: Vec<Run> = Vec::new();
+            self.for_each_entry(from..to, &mut entries, |address, entry| {
+                let Some(content) = Content::of_entry(entry) else {
+                    return;
+                };
+                match runs.last_mut() {
+                    Some(last) if last.end == address && last.content == content => {
+                        last.end += PAGE;
+                    }
+                    _ => runs.push(Run {
+                        start: address,
+                        end: address + PAGE,
+                        content,
+                    }),
+                }
+            })?;
+            batch_fn(&runs)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// The frame number of a present page; `None` if it is not present, or not to be seen.
+    pub(crate) fn frame_at(&self, address: u64) -> io::Result<Option<u64>> {
+        let mut frame = None;
+        self.for_each_entry(address..address + PAGE, &mut [0; 8], |_, entry| {
+            if entry & ENTRY_PRESENT != 0 {
+                frame = Some(entry & ENTRY_PFN).filter(|&pfn| pfn != 0);
+            }
+        })?;
+        Ok(frame)
+    }
+
+    /// Calls `entry_fn(address, entry)` for each page of `span`; `entries` is room for reading.
     fn for_each_entry(
         &self,
-        region: &PageRegion,
+        span: Range<u64>,
         entries: &mut [u8],
-        found_fn: &mut impl FnMut(u64, u64),
+        mut entry_fn: impl FnMut(u64, u64),
     ) -> io::Result<()> {
-        let mut address = region.start;
-        while address < region.end {
-            let pages = ((region.end - address) / PAGE).min(entries.len() as u64 / 8);
+        let mut address = span.start;
+        while address < span.end {
+            let pages = ((span.end - address) / PAGE).min(entries.len() as u64 / 8);
             let part = usize::try_from(pages * 8).unwrap_or(0);
             let Some(part) = entries.get_mut(..part) else {
                 break;
@@ -153,25 +293,30 @@ impl Pagemap {
             }
             for entry in part.get(..read).unwrap_or_default().chunks_exact(8) {
                 let entry = u64::from_ne_bytes(entry.try_into().unwrap_or_default());
-                if entry & ENTRY_PRESENT != 0 {
-                    found_fn(address, entry & ENTRY_PFN);
-                }
+                entry_fn(address, entry);
                 address += PAGE;
             }
         }
         Ok(())
     }
 
-    /// Fills `regions` with present pages of `start..end`; returns how many and where it stopped.
-    fn scan(&self, start: u64, end: u64, regions: &mut [PageRegion]) -> io::Result<(usize, u64)> {
+    /// Fills `regions` with pages of `start..end` of any of the categories `wanted`; returns how
+    /// many regions and where it stopped.
+    fn scan(
+        &self,
+        start: u64,
+        end: u64,
+        wanted: u64,
+        regions: &mut [PageRegion],
+    ) -> io::Result<(usize, u64)> {
         let mut argument = ScanArgument {
             size: size_of::<ScanArgument>() as u64,
             start,
             end,
             vec: regions.as_mut_ptr().expose_provenance() as u64,
             vec_len: regions.len() as u64,
-            category_mask: IS_PRESENT,
-            return_mask: IS_PRESENT,
+            category_anyof_mask: wanted,
+            return_mask: wanted | IS_FILE | IS_ZERO,
             ..ScanArgument::default()
         };
         let scan = Scan {
@@ -191,30 +336,83 @@ mod tests {
     use super::*;
     use crate::sys::map::Mapping;
 
+    fn own_pagemap() -> Pagemap {
+        Pagemap::open_in(File::open(Path::new("/proc/self")).unwrap()).unwrap()
+    }
+
+    /// Pages of 64 that have content, by number.
+    fn pages_of(runs: &[Run], start: u64) -> Vec<u64> {
+        let pages = runs.iter().flat_map(|run| {
+            let (first, end) = ((run.start - start) / PAGE, (run.end - start) / PAGE);
+            first..end
+        });
+        pages.collect()
+    }
+
+    /// Says so, and returns true: kernels before 6.7 lack the scan, nothing else may fail.
+    fn lacks_scan(scanned: io::Result<()>) -> bool {
+        let Err(error) = scanned else { return false };
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTTY), "{error}");
+        eprintln!("SKIP: this kernel has no PAGEMAP_SCAN");
+        true
+    }
+
     #[test]
     fn touched_pages_are_found_and_no_others() {
-        let process = File::open(Path::new("/proc/self")).unwrap();
-        let pagemap = Pagemap::open_in(&process).unwrap();
-        let mut mapping = Mapping::anonymous(64 * 4096).unwrap();
+        let mut mapping = Mapping::anonymous(64 * 4096).unwrap().without_huge_pages();
         let start = mapping.as_slice().as_ptr().addr() as u64;
         for page in [3, 4, 40] {
             mapping.as_mut_slice()[page * 4096] = 1;
         }
         let mut found = Vec::new();
-        let scanned = pagemap.for_each_present(start, start + 64 * 4096, |address, _| {
-            found.push((address - start) / 4096);
+        let scanned = own_pagemap().for_each_present(start, start + 64 * PAGE, |address, _| {
+            found.push((address - start) / PAGE);
         });
-        match scanned {
-            // With transparent huge pages more than the touched pages may be there.
-            Ok(()) => assert!(
-                [3, 4, 40].iter().all(|page| found.contains(page)),
-                "{found:?}"
-            ),
-            Err(error) => assert_eq!(
-                error.raw_os_error(),
-                Some(libc::ENOTTY),
-                "kernels before 6.7 lack the scan, nothing else may fail: {error}"
-            ),
+        if !lacks_scan(scanned) {
+            assert_eq!(found, [3, 4, 40]);
+        }
+    }
+
+    #[test]
+    fn the_scan_and_the_entries_tell_the_same() {
+        let mut mapping = Mapping::anonymous(64 * 4096).unwrap().without_huge_pages();
+        let start = mapping.as_slice().as_ptr().addr() as u64;
+        let end = start + 64 * PAGE;
+        for page in [0, 9, 10, 63] {
+            mapping.as_mut_slice()[page * 4096] = 1;
+        }
+        let pagemap = own_pagemap();
+        let mut by_entry = Vec::new();
+        let told = pagemap.for_each_run_by_entry(start, end, |runs| {
+            by_entry.extend_from_slice(runs);
+            Ok::<(), io::Error>(())
+        });
+        told.unwrap();
+        assert_eq!(pages_of(&by_entry, start), [0, 9, 10, 63]);
+        assert!(by_entry.iter().all(|run| run.content == Content::Anonymous));
+        let mut by_scan = Vec::new();
+        let told = pagemap.for_each_run(start, end, |runs| {
+            by_scan.extend_from_slice(runs);
+            Ok::<(), io::Error>(())
+        });
+        if !lacks_scan(told) {
+            assert_eq!(by_scan, by_entry);
+        }
+    }
+
+    #[test]
+    fn a_page_that_was_only_read_is_the_page_of_zeros() {
+        let mapping = Mapping::anonymous(8 * 4096).unwrap().without_huge_pages();
+        let start = mapping.as_slice().as_ptr().addr() as u64;
+        assert_eq!(std::hint::black_box(mapping.as_slice())[2 * 4096], 0);
+        let mut found = Vec::new();
+        let told = own_pagemap().for_each_run(start, start + 8 * PAGE, |runs| {
+            found.extend_from_slice(runs);
+            Ok::<(), io::Error>(())
+        });
+        if !lacks_scan(told) {
+            assert_eq!(pages_of(&found, start), [2]);
+            assert_eq!(found[0].content, Content::Zero);
         }
     }
 }

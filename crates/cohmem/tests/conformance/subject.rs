@@ -35,14 +35,14 @@ impl Subject {
 
     /// A size of some granules, and of 1 MiB at least.
     pub(crate) fn size(&self) -> ByteCount {
-        ByteCount::new((8 * self.pool.default_granule().get()).max(1 << 20))
+        ByteCount::new((6 * self.pool.default_granule().get()).max(1 << 20))
     }
 
     /// How often to repeat what races: the guest's processors are emulated.
     pub(crate) fn nr_rounds(&self) -> u64 {
         match self.pool.selection().kind() {
             BackendKind::Engine if !is_emulated_processor() => 100,
-            _ => 12,
+            _ => 3,
         }
     }
 

@@ -2,6 +2,7 @@ use std::{
     fs,
     sync::atomic::Ordering,
     thread::{self, ScopedJoinHandle},
+    time::Duration,
 };
 
 use cohmem_uapi::{Direction, Reason};
@@ -11,10 +12,39 @@ use crate::{
     Level, LevelChoice, Pool, PoolOptions, Region,
     host::{Host as _, StopHost as _},
     survey,
+    sys::last_word,
     word::Held,
 };
 
 const GRANULE: usize = 64 << 10;
+/// After so long a test hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Ends the process unless it is dropped in time.
+struct Watchdog(Arc<AtomicBool>);
+
+impl Watchdog {
+    fn new() -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_over);
+        thread::spawn(move || {
+            let start = Instant::now();
+            while !seen.load(Ordering::Relaxed) {
+                if start.elapsed() > LIMIT {
+                    last_word::abort("\nWATCHDOG: a thread that waits for a granule hangs\n");
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        Self(is_over)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
 
 fn region(level: Level, memory_type: MemoryType) -> Option<Region> {
     if let Err(obstacle) = survey().check(level) {
@@ -57,6 +87,7 @@ fn sleeping_writer<'s, 'e>(
 
 #[test]
 fn a_touch_of_a_granule_that_is_held_is_kept_until_it_is_let_go() {
+    let _guard = Watchdog::new();
     let Some(region) = region(Level::Full, MemoryType::Private) else {
         return;
     };
@@ -80,11 +111,14 @@ fn a_touch_of_a_granule_that_is_held_is_kept_until_it_is_let_go() {
         writer.join().unwrap();
     });
     assert_eq!(word_of(&region, 3).load(Ordering::Relaxed), 42);
+    // The query waits until all is done, which a touch does not.
+    region.residency(0..8 * GRANULE).unwrap();
     assert_eq!(region.stats().nr_touched_home, 1);
 }
 
 #[test]
 fn a_mapping_moves_home_while_a_touched_granule_is_held() {
+    let _guard = Watchdog::new();
     let Some(coherent) = region(Level::Full, MemoryType::Coherent) else {
         return;
     };
@@ -120,6 +154,7 @@ fn a_mapping_moves_home_while_a_touched_granule_is_held() {
 
 #[test]
 fn a_stopped_granule_is_readable_and_a_writer_waits_until_it_is_released() {
+    let _guard = Watchdog::new();
     for level in [Level::UserMode, Level::Signal] {
         let Some(region) = region(level, MemoryType::Coherent) else {
             continue;
@@ -151,6 +186,7 @@ fn a_stopped_granule_is_readable_and_a_writer_waits_until_it_is_released() {
 
 #[test]
 fn a_stopped_granule_is_not_written_by_the_kernel() {
+    let _guard = Watchdog::new();
     for level in [Level::UserMode, Level::Signal] {
         let Some(region) = region(level, MemoryType::Coherent) else {
             continue;
@@ -180,6 +216,7 @@ fn a_stopped_granule_is_not_written_by_the_kernel() {
 
 #[test]
 fn locked_memory_stays_at_level_1_and_the_reason_says_so() {
+    let _guard = Watchdog::new();
     let Some(region) = region(Level::Full, MemoryType::Coherent) else {
         return;
     };

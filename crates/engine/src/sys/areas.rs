@@ -72,10 +72,10 @@ impl From<Errno> for AreaError {
 }
 
 impl Areas {
-    /// Reserves and maps them. The second value is the only one through which the region's bytes are
+    /// Reserves and maps them, for granules of that size. The second value is the only one through which the region's bytes are
     /// read and written.
-    pub(crate) fn new(length: usize, alignment: usize) -> Result<(Arc<Self>, Bytes), AreaError> {
-        let alignment = alignment.max(HUGE_BYTES);
+    pub(crate) fn new(length: usize, granule: usize) -> Result<(Arc<Self>, Bytes), AreaError> {
+        let alignment = granule.max(HUGE_BYTES);
         // Behind each area two pages, so that no move is of a whole mapping: that would cut its
         // descent.
         let stride = length
@@ -113,14 +113,14 @@ impl Areas {
             leaving: area(2),
             coming: area(3),
         };
-        areas.map(alignment)?;
+        areas.map(granule)?;
         let areas = Arc::new(areas);
         // INVARIANT: It is the only one of these areas.
         let bytes = Bytes(Arc::clone(&areas));
         Ok((areas, bytes))
     }
 
-    fn map(&self, alignment: usize) -> Result<(), AreaError> {
+    fn map(&self, granule: usize) -> Result<(), AreaError> {
         let source: *mut c_void = self.source.as_ptr().cast();
         let source_length = self.length + 2 * PAGE_BYTES;
         // SAFETY: By the type invariants the range is owned, and nothing uses it yet.
@@ -134,7 +134,8 @@ impl Areas {
         };
         mapped.map_err(AreaError::of_mapping)?;
         advise(self.source, source_length, Advice::LinuxDontFork)?;
-        let huge = if alignment > HUGE_BYTES || self.length >= HUGE_BYTES {
+        // A huge page that holds several granules would be split by the first that leaves.
+        let huge = if granule >= HUGE_BYTES {
             Advice::LinuxHugepage
         } else {
             Advice::LinuxNoHugepage
@@ -389,7 +390,7 @@ fn copy_from(to: NonNull<u8>, device: &Mapping, slot: Slot, length: usize) {
 }
 
 /// A word of the region, for tests whose threads share it.
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) fn word_at(areas: &Areas, offset: usize) -> &std::sync::atomic::AtomicUsize {
     assert!(offset < areas.length && offset.is_multiple_of(8));
     // SAFETY: It lies in the region, which lives as long as the borrow, is aligned and initialised, and
@@ -398,7 +399,7 @@ pub(crate) fn word_at(areas: &Areas, offset: usize) -> &std::sync::atomic::Atomi
 }
 
 /// Reads from a file into the region by a system call, for tests.
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) fn read_into(
     areas: &Areas,
     file: &std::fs::File,
@@ -414,7 +415,7 @@ pub(crate) fn read_into(
 }
 
 /// Locks the start of the region in memory, for tests.
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 pub(crate) fn lock_memory(areas: &Areas, length: usize) {
     assert!(length <= areas.length);
     // SAFETY: It changes no content.

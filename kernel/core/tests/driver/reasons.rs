@@ -170,6 +170,15 @@ fn page_cases() -> Vec<Case> {
             },
             ..base_case()
         },
+        case(
+            "shared large folio on a newer kernel",
+            Reason::Shared,
+            |rig, _, pid| {
+                rig.host.world().moves_partly_mapped = true;
+                rig.host.map_folio(pid, BASE..BASE + 4, 7, false);
+                rig.host.fork(pid);
+            },
+        ),
         Case {
             name: "page in the swap cache",
             prepare_fn: |rig, _, pid| {

@@ -142,6 +142,10 @@ impl World {
     /// What the kernel tells of a page: references and mappings are the folio's.
     pub(crate) fn facts(&self, pfn: u64) -> PageFacts {
         let page = self.page(pfn);
+        let is_shared = match page.folio.and_then(|folio| self.folios.get(&folio)) {
+            None => page.maps() > 1,
+            Some(folio) => folio.pages.clone().any(|pfn| self.page(pfn).maps() > 1),
+        };
         let (maps, refs) = match page.folio.and_then(|folio| self.folios.get(&folio)) {
             None => (page.maps(), page.refs()),
             Some(folio) => {
@@ -165,6 +169,7 @@ impl World {
             is_in_swapcache: page.is_in_swapcache,
             is_pinned: page.is_pinned,
             is_poisoned: page.is_poisoned,
+            is_shared,
             refs,
             maps,
         }

@@ -74,6 +74,7 @@ struct Class(());
 
 impl Class {
     fn register() -> Result<Self, Errno> {
+        sysfs::init();
         // SAFETY: the name is a static; the class belongs to this module.
         let class = check_pointer(unsafe { bindings::class_create(NAME) })?;
         // SAFETY: the class is ours, and has no device yet that would read the field.

@@ -15,16 +15,16 @@ use crate::attributes::{self, NR_SHOWN, SHOWN, Value};
 
 /// The kernel's object of each of [`SHOWN`]; its `var` is the index.
 static ATTRIBUTES: KernelStatic<[bindings::dev_ext_attribute; NR_SHOWN]> =
-    KernelStatic::new(attributes_of_shown());
+    // SAFETY: null pointers and zero modes are values of the type.
+    KernelStatic::new(unsafe { MaybeUninit::zeroed().assume_init() });
 
-static LIST: KernelStatic<[*mut bindings::attribute; NR_SHOWN + 1]> = KernelStatic::new(list());
+/// Ends with a null pointer.
+static LIST: KernelStatic<[*mut bindings::attribute; NR_SHOWN + 1]> =
+    KernelStatic::new([ptr::null_mut(); NR_SHOWN + 1]);
 
 static GROUP: KernelStatic<bindings::attribute_group> =
-    KernelStatic::new(bindings::attribute_group {
-        attrs: LIST.get().cast(),
-        // SAFETY: null pointers: no name, no callbacks, no binary attributes.
-        ..unsafe { MaybeUninit::zeroed().assume_init() }
-    });
+    // SAFETY: null pointers: no name, no callbacks, no attributes yet.
+    KernelStatic::new(unsafe { MaybeUninit::zeroed().assume_init() });
 
 static GROUPS: KernelStatic<[*const bindings::attribute_group; 2]> =
     KernelStatic::new([GROUP.get().cast_const(), ptr::null()]);
@@ -34,33 +34,29 @@ pub(crate) fn groups() -> *mut *const bindings::attribute_group {
     GROUPS.get().cast()
 }
 
-const fn attributes_of_shown() -> [bindings::dev_ext_attribute; NR_SHOWN] {
-    // SAFETY: null pointers and zero modes are values of the type.
-    let mut attributes: [bindings::dev_ext_attribute; NR_SHOWN] =
-        unsafe { MaybeUninit::zeroed().assume_init() };
-    let mut index = 0;
-    while index < NR_SHOWN {
-        attributes[index].attr.attr.name = SHOWN[index].name.as_ptr();
-        attributes[index].attr.attr.mode = SHOWN[index].mode;
-        attributes[index].attr.show = Some(show);
-        attributes[index].var = ptr::without_provenance_mut(index);
-        index += 1;
-    }
-    attributes
-}
-
-const fn list() -> [*mut bindings::attribute; NR_SHOWN + 1] {
-    let first = ATTRIBUTES.get().cast::<bindings::dev_ext_attribute>();
-    let mut list = [ptr::null_mut(); NR_SHOWN + 1];
-    let mut index = 0;
-    while index < NR_SHOWN {
-        // SAFETY: `index` is below the number of attributes.
-        let attribute = unsafe { first.add(index) };
+/// Fills the groups in. Called once, before there is a device.
+pub(crate) fn init() {
+    let attributes = ATTRIBUTES.get().cast::<bindings::dev_ext_attribute>();
+    let list = LIST.get().cast::<*mut bindings::attribute>();
+    for (index, shown) in SHOWN.iter().enumerate() {
+        let attribute = attributes.wrapping_add(index);
+        // SAFETY: `index` is below the number of attributes, and the kernel does not know them yet; the
+        // name is a static text.
+        unsafe {
+            bindings::cohmem_attribute_fill(
+                attribute,
+                shown.name.as_ptr(),
+                shown.mode,
+                Some(show),
+                ptr::without_provenance_mut(index),
+            );
+        }
         // An attribute's first member is the device attribute, whose first member is the attribute.
-        list[index] = attribute.cast();
-        index += 1;
+        // SAFETY: the list is longer than the attributes are many.
+        unsafe { list.wrapping_add(index).write(attribute.cast()) };
     }
-    list
+    // SAFETY: the kernel does not know the group yet; the list is static and ends with a null pointer.
+    unsafe { bindings::cohmem_attribute_group_fill(GROUP.get(), list) };
 }
 
 extern "C" fn show(

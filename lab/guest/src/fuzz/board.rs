@@ -76,6 +76,8 @@ const STOP: usize = 1;
 const FAILED: usize = 2;
 const NR_SHORT: usize = 3;
 const EXHIBITOR: usize = 4;
+const NR_MOVED: usize = 6;
+const NR_FILLED: usize = 7;
 /// Calls before the race; 0 until it begins.
 const NR_OPENING: usize = 5;
 
@@ -180,6 +182,19 @@ impl Board {
 
     pub(crate) fn nr_short(&self) -> u64 {
         self.words[NR_SHORT].load(Relaxed)
+    }
+
+    pub(crate) fn count_moved(&self, nr_moved: u64, nr_filled: u64) {
+        self.words[NR_MOVED].fetch_add(nr_moved, Relaxed);
+        self.words[NR_FILLED].fetch_add(nr_filled, Relaxed);
+    }
+
+    /// Pages that migrations moved, and holes that they filled.
+    pub(crate) fn moved(&self) -> (u64, u64) {
+        (
+            self.words[NR_MOVED].load(Relaxed),
+            self.words[NR_FILLED].load(Relaxed),
+        )
     }
 
     pub(crate) fn nr_calls(&self) -> u64 {

@@ -137,6 +137,8 @@ impl Caller {
             self.board
                 .fail(&format!("not each page is counted once: {argument:?}"));
         }
+        self.board
+            .count_moved(argument.nr_moved, argument.nr_filled);
         for (reason, &count) in argument.stayed.iter().enumerate() {
             self.board.count_reason(Command::Migrate, reason, count);
         }

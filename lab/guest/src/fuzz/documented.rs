@@ -187,7 +187,8 @@ impl Documented {
             }
         }
         println!("  (ended early by a signal: {})", board.nr_short());
-        println!("pages that stayed, by reason:");
+        let (nr_moved, nr_filled) = board.moved();
+        println!("pages: {nr_moved} moved, {nr_filled} filled; of those that stayed, by reason:");
         for &reason in Reason::ALL {
             let index = usize::from(reason as u8);
             let count = |command| board.reason(command, index);

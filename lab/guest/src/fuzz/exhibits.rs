@@ -186,6 +186,9 @@ impl Exhibits {
             userfault,
             mut sharer,
         } = self;
+        // It has all of these as well.
+        sharer.go_on();
+        assert_eq!(sharer.join(), crate::sys::process::Ended::Status(0));
         drop((ring, pipe));
         // Its handler never answers.
         drop(userfault);
@@ -194,8 +197,6 @@ impl Exhibits {
             memory.protect(0, memory.len(), libc::PROT_READ);
             memory.expect(filling);
         }
-        sharer.go_on();
-        assert_eq!(sharer.join(), crate::sys::process::Ended::Status(0));
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sys::task::{self, End};
 /// that it holds for longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Time without progress after which the run fails.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// The first process: starts the others and watches them.
 #[derive(Debug)]

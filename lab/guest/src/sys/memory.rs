@@ -67,6 +67,16 @@ impl Memory {
         memory
     }
 
+    /// As [`Memory::anonymous`], but more than the machine could ever back.
+    pub(crate) fn sparse(len: usize) -> Self {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let memory = Self::map(len, flags, -1);
+        memory
+            .advise(libc::MADV_NOHUGEPAGE)
+            .expect("MADV_NOHUGEPAGE");
+        memory
+    }
+
     /// Shared anonymous memory.
     pub(crate) fn shared(len: usize) -> Self {
         Self::map(len, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)

@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_device_that_cannot_be_opened_is_told_with_the_way_out() {
-        let root = std::env::temp_dir().join(format!("cohmem-doctor-{}", std::process::id()));
+        let root = std::env::temp_dir().join(format!("cohmem-doctor-dax-{}", std::process::id()));
         let dev = root.join("dev");
         fs::create_dir_all(dev.join("dax0.0")).unwrap();
         fs::write(dev.join("dax1.0"), "").unwrap();

@@ -3,9 +3,11 @@
 use cohmem::{
     ByteCount, ErrorKind,
     dax::{self, DaxDriver, Owner, SoftReserved},
+    limits_at,
 };
 
 use super::{Check, machine::Machine};
+use crate::limits;
 
 pub(super) fn checks(machine: &Machine) -> Vec<Check> {
     let mut checks = match dax::soft_reserved() {
@@ -21,6 +23,7 @@ pub(super) fn checks(machine: &Machine) -> Vec<Check> {
     };
     checks.extend(numa(machine));
     checks.extend(cgroup(machine));
+    checks.push(other_tools());
     checks
 }
 
@@ -76,34 +79,43 @@ fn numa(machine: &Machine) -> Option<Check> {
     ))
 }
 
-/// The lowest limit from the own group upwards: pages that come home are charged there.
+/// The limits from the own group upwards: pages are charged there on the device and at home.
 fn cgroup(machine: &Machine) -> Option<Check> {
+    const NAME: &str = "cgroup";
     let groups = machine.read("/proc/self/cgroup")?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let mut group = path.to_owned();
-    let mut lowest: Option<(u64, String)> = None;
-    loop {
-        let limit = machine.read(&format!("/sys/fs/cgroup{group}/memory.max"));
-        if let Some(limit) = limit.and_then(|text| text.parse().ok())
-            && lowest.as_ref().is_none_or(|(found, _)| limit < *found)
-        {
-            lowest = Some((limit, group.clone()));
-        }
-        match group.rsplit_once('/') {
-            Some((parent, _)) => group.truncate(parent.len()),
-            None => break,
-        }
+    let limits = match limits_at(&groups, &machine.path("/")) {
+        Ok(limits) => limits,
+        Err(error) => return Some(Check::warn(NAME, error.to_string())),
+    };
+    let none = ByteCount::default();
+    if let Some(tight) = limits::tightest(&limits, none, none) {
+        let fix = "raise that memory.max before memory is moved to a device";
+        return Some(Check::warn(NAME, tight.text()).fix(fix));
     }
-    Some(match lowest {
-        Some((limit, group)) => Check::ok(
-            "cgroup",
+    let least = limits.iter().min_by_key(|limit| limit.room(none, none));
+    Some(match least {
+        Some(limit) => Check::ok(
+            NAME,
             format!(
-                "memory.max of {group} is {}: pages count there on the device and at home",
-                ByteCount::new(limit)
+                "memory.max of {} is {}, of which {} are free or reclaimable: pages count there on \
+                 the device and at home, and on the device they cannot be reclaimed",
+                limit.group.display(),
+                limit.limit,
+                limit.room(none, none)
             ),
         ),
-        None => Check::ok("cgroup", "no memory limit applies"),
+        None => Check::ok(NAME, "no memory limit applies"),
     })
+}
+
+/// Whoever looks for device pages with these is misled.
+fn other_tools() -> Check {
+    Check::ok(
+        "other tools",
+        "of pages on a device numa_maps shows none, move_pages says ENOENT, mbind and migrate_pages \
+         report success and move none, smaps and ps count them as ordinary memory; `cohmem map` \
+         shows them",
+    )
 }
 
 #[cfg(test)]
@@ -118,22 +130,27 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_limit_on_the_way_up_applies() {
-        let directory = std::env::temp_dir().join(format!("cohmem-doctor-{}", std::process::id()));
+    fn the_limit_with_least_room_is_told() {
+        let directory = tempfile::tempdir().unwrap();
         let put = |path: &str, text: &str| {
-            let path = directory.join(path);
+            let path = directory.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
         put("proc/self/cgroup", "0::/a/b\n");
+        put("sys/fs/cgroup/cgroup.controllers", "memory\n");
         put("sys/fs/cgroup/a/memory.max", "1073741824\n");
+        put("sys/fs/cgroup/a/memory.current", "536870912\n");
         put("sys/fs/cgroup/a/b/memory.max", "max\n");
-        let check = cgroup(&Machine::new(&directory)).unwrap();
-        std::fs::remove_dir_all(&directory).unwrap();
-        assert!(
-            check.says.starts_with("memory.max of /a is 1 GiB"),
-            "{}",
-            check.says
-        );
+        let machine = Machine::new(directory.path());
+        let check = cgroup(&machine).unwrap();
+        assert_eq!(check.verdict, Verdict::Ok);
+        let start = "memory.max of /a is 1 GiB, of which 512 MiB are free or reclaimable";
+        assert!(check.says.starts_with(start), "{}", check.says);
+        put("sys/fs/cgroup/a/memory.current", "1063256064\n");
+        let check = cgroup(&machine).unwrap();
+        assert_eq!(check.verdict, Verdict::Warn);
+        let start = "memory.max of /a is 1 GiB, and 10 MiB of it would be left";
+        assert!(check.says.starts_with(start), "{}", check.says);
     }
 }

@@ -176,9 +176,14 @@ fn not_here(error: cohmem::Error) -> Trouble {
         | ErrorKind::NotFound
         | ErrorKind::Unsupported
         | ErrorKind::NotPermitted
-        | ErrorKind::NoFrames => Trouble::NotHere(format!(
-            "{error}; `cohmem doctor` says what this machine can do"
-        )),
+        | ErrorKind::Misaligned
+        | ErrorKind::NoFrames => {
+            let source = std::error::Error::source(&error);
+            let source = source.map_or_else(String::new, |source| format!(": {source}"));
+            Trouble::NotHere(format!(
+                "{error}{source}; `cohmem doctor` says what this machine can do"
+            ))
+        }
         _ => error.into(),
     }
 }

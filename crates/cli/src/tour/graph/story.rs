@@ -156,7 +156,7 @@ impl Story<'_> {
         region.migrate(Direction::ToDevice)?;
         let before = region.query()?;
         self.voice.say(format!("      {}", picture::line(&before)));
-        let touched = region.as_slice()[region.as_slice().len() / 2];
+        let touched = std::hint::black_box(region.as_slice()[region.as_slice().len() / 2]);
         let after = region.query()?;
         self.voice.say(format!("      {}", picture::line(&after)));
         let came = after.count(Tier::System);
@@ -220,9 +220,9 @@ impl Story<'_> {
         }
         let moved = migration.wait()?;
         let elapsed = started.elapsed();
-        let spread = self.work.pauses.take();
         let after = self.work.progress();
-        self.stop.check()?;
+        self.wait_for_steps(&after)?;
+        let spread = self.work.pauses.take();
         self.draw("")?;
         self.note(Row {
             what,
@@ -285,6 +285,20 @@ impl Story<'_> {
             let is_done = pairs.all(|(now, before)| now - before >= 2);
             Ok((is_done || now.wrong > 0).then_some(now))
         })
+    }
+
+    /// Waits for the step that each search was at, so that what it waited for is noted.
+    fn wait_for_steps(&self, before: &Progress) -> Result<(), Trouble> {
+        let started = Instant::now();
+        loop {
+            let now = self.work.progress();
+            let mut pairs = now.edges.iter().zip(&before.edges);
+            if pairs.all(|(now, before)| now > before) || started.elapsed() > LIMIT {
+                return Ok(());
+            }
+            self.stop.check()?;
+            thread::sleep(Duration::from_micros(50));
+        }
     }
 
     fn check_answers(&mut self) -> Result<(), Trouble> {
@@ -430,10 +444,14 @@ fn say_next(pool: &Pool, voice: &Voice) {
         "cargo xtask tour --backend driver",
         "the kernel module, on unmodified programs, in a virtual machine",
     );
+    if let Ok(program) = std::env::current_exe() {
+        voice.say(format!("(cohmem is {} here)", program.display()));
+    }
 }
 
 fn edges_per_second(before: &Progress, after: &Progress, elapsed: Duration) -> f64 {
-    as_f64(after.edges - before.edges) / elapsed.as_secs_f64().max(1e-9)
+    let sum = |progress: &Progress| progress.edges.iter().sum::<u64>();
+    as_f64(sum(after) - sum(before)) / elapsed.as_secs_f64().max(1e-9)
 }
 
 #[expect(

@@ -37,8 +37,8 @@ pub(super) struct Progress {
     pub(super) right: Vec<u64>,
     /// Searches with another answer, of all.
     pub(super) wrong: u64,
-    /// Edges that were followed, of all.
-    pub(super) edges: u64,
+    /// Edges that were followed, for each thread.
+    pub(super) edges: Vec<u64>,
 }
 
 impl Work {
@@ -59,15 +59,14 @@ impl Work {
     }
 
     pub(super) fn progress(&self) -> Progress {
-        let sum = |count: fn(&Search) -> &AtomicU64| {
+        let counts = |count: fn(&Search) -> &AtomicU64| -> Vec<u64> {
             let counts = self.searches.iter().map(count);
-            counts.map(|count| count.load(Ordering::Relaxed)).sum()
+            counts.map(|count| count.load(Ordering::Relaxed)).collect()
         };
-        let right = self.searches.iter().map(|search| &search.right);
         Progress {
-            right: right.map(|count| count.load(Ordering::Relaxed)).collect(),
-            wrong: sum(|search| &search.wrong),
-            edges: sum(|search| &search.edges),
+            right: counts(|search| &search.right),
+            wrong: counts(|search| &search.wrong).iter().sum(),
+            edges: counts(|search| &search.edges),
         }
     }
 
@@ -167,7 +166,8 @@ mod tests {
             let found = work.search(graph, search, epoch, &mut queues);
             assert_eq!(found, Some(reference(layout, search)));
         }
-        assert_eq!(work.progress().edges, 3 * layout.nr_edges());
+        let edges = layout.nr_edges();
+        assert_eq!(work.progress().edges, [2 * edges, edges]);
     }
 
     #[test]
