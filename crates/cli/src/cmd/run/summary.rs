@@ -36,16 +36,24 @@ fn text(tally: &Tally, longest_wait: Duration, processor: Duration, elapsed: Dur
     } else {
         stayed.join(", ")
     };
-    let share = 100.0 * processor.as_secs_f64() / elapsed.as_secs_f64().max(0.001);
+    // Of a moment, in which the command itself starts, a share says nothing.
+    let share = if elapsed < Duration::from_secs(1) {
+        String::new()
+    } else {
+        let share = 100.0 * processor.as_secs_f64() / elapsed.as_secs_f64();
+        format!(
+            ": {share:.1} % of a core for {:.1} s",
+            elapsed.as_secs_f64()
+        )
+    };
     let mut text = format!(
         "cohmem run: {moved}, at most {} there at a time; stayed: {stayed}\n\
          cohmem run: {} looks; new memory waited at most {} ms; {:.3} s of processor time, moving \
-         included: {share:.1} % of a core for {:.1} s\n",
+         included{share}\n",
         ByteCount::of_frames(tally.peak),
         tally.rounds,
         longest_wait.as_millis(),
         processor.as_secs_f64(),
-        elapsed.as_secs_f64(),
     );
     let mut more = |line: std::fmt::Arguments<'_>| {
         // Writing to a string does not fail.
