@@ -185,7 +185,6 @@ mod tests {
                     .arg(Arg::new("program"))
                     .after_help("Policy:\n  all   everything\n\n'quoted'"),
             )
-            .subcommand(Command::new("run").arg(Arg::new("program")))
             .subcommand(Command::new("quota").subcommand(Command::new("set").about("Set it")))
             .subcommand(Command::new("secret").hide(true));
         write(command, "2026-01-31", &directory).unwrap();
@@ -230,7 +229,7 @@ mod tests {
     #[test]
     fn notes_keep_their_lines() {
         let pages = pages();
-        let (_, run) = &pages[1];
+        let (_, run) = &pages[3];
         let (_, notes) = run.split_once(".SH NOTES\n.nf\n").unwrap();
         assert!(
             notes.starts_with("Policy:\n  all   everything\n"),
