@@ -3,9 +3,15 @@
 # Each module gets the lab's two soft-reserved ranges. The suite's own verdicts are the result: this fails
 # only when a module cannot be loaded or unloaded.
 set -eu
-suite=$1
-shift
 
+# The suite wants a tmpfs at /tmp, where the tree itself may be.
+files=/run/selftest
+mkdir $files
+for entry; do
+    cp "${entry#*=}" $files
+done
+suite=$files/$(basename "$1")
+shift
 mount -t tmpfs tmpfs /tmp
 echo 64 >/proc/sys/vm/nr_hugepages
 
@@ -23,7 +29,8 @@ late() {
 }
 
 for entry; do
-    insmod "${entry#*=}" spm_addr_dev0=0x140000000 spm_addr_dev1=0x180000000
+    module=$(basename "${entry#*=}")
+    insmod "$files/$module" spm_addr_dev0=0x140000000 spm_addr_dev1=0x180000000
     echo "device ${entry%%=*}"
     run -v hmm_device_coherent -v hmm2_device_coherent
     for name in $(late); do
@@ -32,5 +39,5 @@ for entry; do
             [ -n "$(late)" ] || break
         done
     done
-    rmmod "$(basename "${entry#*=}" .ko)"
+    rmmod "${module%.ko}"
 done

@@ -397,8 +397,11 @@ fn an_interrupt_leaves_nothing() {
     });
     let program = run.pids();
     let number = run.command.id().to_string();
+    // As long as this is open, the program does not end by itself.
+    let input = run.input.take();
     crate::holders::run("kill", &["-INT", &number]);
     let (status, printed, said) = run.end();
+    drop(input);
     assert_eq!((status.code(), &printed[..]), (Some(130), ""), "{said}");
     assert!(
         program
