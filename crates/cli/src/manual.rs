@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     fn pages() -> Vec<(String, String)> {
-        let directory = std::env::temp_dir().join(format!("cohmem-man-{}", std::process::id()));
+        let directory = tempfile::tempdir().unwrap();
         let command = Command::new("cohmem")
             .about("All of it")
             .subcommand(Command::new("list").about("List it"))
@@ -187,8 +187,8 @@ mod tests {
             )
             .subcommand(Command::new("quota").subcommand(Command::new("set").about("Set it")))
             .subcommand(Command::new("secret").hide(true));
-        write(command, "2026-01-31", &directory).unwrap();
-        let mut pages: Vec<_> = fs::read_dir(&directory)
+        write(command, "2026-01-31", directory.path()).unwrap();
+        let mut pages: Vec<_> = fs::read_dir(directory.path())
             .unwrap()
             .map(|entry| entry.unwrap().path())
             .map(|path| {
@@ -196,7 +196,6 @@ mod tests {
                 (name, fs::read_to_string(path).unwrap())
             })
             .collect();
-        fs::remove_dir_all(&directory).unwrap();
         pages.sort();
         pages
     }

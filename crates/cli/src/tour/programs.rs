@@ -196,7 +196,9 @@ mod tests {
         let mut program = Program::start("sh", &words, &workplace, Stdio::null()).unwrap();
         program.check_running().unwrap();
         let group = Pid::from_raw(i32::try_from(program.pid()).unwrap()).unwrap();
-        let path = workplace.path().to_owned();
+        // Another test's workplace may be at the same path at once.
+        let file = workplace.path().join("of this test");
+        fs::write(&file, "").unwrap();
         drop(program);
         // Only the leader was waited for: the others end as soon as they run.
         let begin = Instant::now();
@@ -205,7 +207,7 @@ mod tests {
             std::thread::yield_now();
         }
         drop(workplace);
-        assert!(!path.exists());
+        assert!(!file.exists());
     }
 
     #[test]
