@@ -5,6 +5,7 @@
 //! nothing and fails the job), and its test is run, which must fail. CI runs the part marked so.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
@@ -290,7 +291,9 @@ fn copy_tree() -> Result<PathBuf> {
     if !list.status.success() {
         bail!("git ls-files: {}", list.status);
     }
-    for name in String::from_utf8(list.stdout)?.lines() {
+    let names = String::from_utf8(list.stdout)?;
+    remove_others(&tree, &names.lines().map(|name| tree.join(name)).collect())?;
+    for name in names.lines() {
         let (from, to) = (repository()?.join(name), tree.join(name));
         let content = match fs::read(&from) {
             Ok(content) => content,
@@ -306,4 +309,20 @@ fn copy_tree() -> Result<PathBuf> {
         fs::write(&to, content)?;
     }
     Ok(tree)
+}
+
+/// Removes the files below `directory` that an earlier copy had and this one has not.
+fn remove_others(directory: &Path, wanted: &BTreeSet<PathBuf>) -> Result<()> {
+    if !directory.exists() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            remove_others(&path, wanted)?;
+        } else if !wanted.contains(&path) && path.extension() != Some("lock".as_ref()) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
 }
