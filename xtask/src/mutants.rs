@@ -320,7 +320,7 @@ fn remove_others(directory: &Path, wanted: &BTreeSet<PathBuf>) -> Result<()> {
         let path = entry?.path();
         if path.is_dir() {
             remove_others(&path, wanted)?;
-        } else if !wanted.contains(&path) && path.extension() != Some("lock".as_ref()) {
+        } else if !wanted.contains(&path) {
             fs::remove_file(&path)?;
         }
     }
