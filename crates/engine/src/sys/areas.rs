@@ -214,7 +214,8 @@ impl Areas {
     /// Puts device memory into the place of a span of the region.
     pub(crate) fn map_device(&self, span: Span, device: &Mapping, slot: Slot) -> Result<(), Errno> {
         let start = self.at(self.region, span);
-        let _ = device.at(slot, span.length);
+        // For its check: an access beyond the end of the pool would raise SIGBUS.
+        let _start = device.at(slot, span.length);
         let _no_fork = NoForkGuard::new();
         // SAFETY: By the type invariants the range is owned. Whoever uses the region there sees the old
         // pages or these, of the same content: the caller copied it while nobody could write.
