@@ -1,7 +1,10 @@
 //! What the benchmarks need of the system: `move_pages(2)` and the test devices' commands, memory that they
 //! move, huge pages. Every unsafe block of the crate is here.
 
-use std::{fs::File, io::Error, os::fd::AsRawFd as _, ptr::NonNull, sync::atomic::AtomicU64};
+use std::{
+    fs::File, io::Error, os::fd::AsRawFd as _, ptr::NonNull, sync::atomic::AtomicU64,
+    time::Duration,
+};
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
@@ -197,4 +200,18 @@ pub(crate) fn word(region: &cohmem_engine::Region) -> &AtomicU64 {
     // SAFETY: The region is larger, aligned, initialised, and lives as long as the borrow; the benchmark
     // makes no other references to it meanwhile.
     unsafe { region.as_ptr().cast::<AtomicU64>().as_ref() }
+}
+
+/// Processor time of this thread so far.
+pub(crate) fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: The structure is valid for writes.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "each thread has this clock");
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds)
+        + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }

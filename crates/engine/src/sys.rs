@@ -6,6 +6,7 @@
 
 pub(crate) mod areas;
 pub(crate) mod ballast;
+mod copy;
 pub(crate) mod device;
 pub(crate) mod faults;
 pub(crate) mod fork;
