@@ -87,20 +87,13 @@ mod tests {
             (STREAM_BYTES + 4096, 4),
             (STREAM_BYTES, 64),
         ] {
-            let source: Vec<u8> = (0..length + 256)
-                .map(|index| (index % 251) as u8 + 1)
-                .collect();
+            let source: Vec<u8> = (1..=251).cycle().take(length + 256).collect();
             let mut target = vec![0_u8; length + 256];
             let start = target.as_ptr().align_offset(64) + skipped;
             let first = source.as_ptr().align_offset(64);
+            let (from, to) = (source[first..].as_ptr(), target[start..].as_mut_ptr());
             // SAFETY: Both vectors are larger by more than what is skipped, and apart.
-            unsafe {
-                copy(
-                    source.as_ptr().add(first),
-                    target.as_mut_ptr().add(start),
-                    length,
-                )
-            };
+            unsafe { copy(from, to, length) };
             assert_eq!(target[start..start + length], source[first..first + length]);
             assert!(target[..start].iter().all(|&byte| byte == 0));
             assert!(target[start + length..].iter().all(|&byte| byte == 0));
