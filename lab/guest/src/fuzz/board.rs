@@ -21,12 +21,14 @@ pub(crate) enum Command {
     Migrate,
     Query,
     Evict,
+    SetQuota,
+    Accounts,
     /// No command of the node that it is sent to.
     Unknown,
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Version,
         Self::Attach,
         Self::Detach,
@@ -35,6 +37,8 @@ impl Command {
         Self::Migrate,
         Self::Query,
         Self::Evict,
+        Self::SetQuota,
+        Self::Accounts,
         Self::Unknown,
     ];
 
@@ -48,6 +52,8 @@ impl Command {
             Self::Migrate => "MIGRATE",
             Self::Query => "QUERY",
             Self::Evict => "EVICT",
+            Self::SetQuota => "SET_QUOTA",
+            Self::Accounts => "ACCOUNTS",
             Self::Unknown => "(unknown)",
         }
     }
