@@ -78,6 +78,8 @@ pub enum Mapping {
     /// Nothing present: a hole, a swap entry, or an entry of another kind.
     #[default]
     Absent,
+    /// Nothing present, since the hardware lost what was: who touches it gets a signal.
+    Poisoned,
     /// The mapping forbids reading.
     Forbidden,
     /// A page.
