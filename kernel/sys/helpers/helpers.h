@@ -131,6 +131,7 @@ u64 cohmem_pluggable_end(void);
 bool cohmem_overlaps_ram(u64 phys, u64 bytes);
 int cohmem_walk_soft_reserved(u64 start, u64 end, void *arg,
 			      int (*visit)(struct resource *, void *));
+int cohmem_walk_claims(u64 start, u64 end, void *arg, int (*visit)(struct resource *, void *));
 u64 cohmem_resource_start(const struct resource *resource);
 u64 cohmem_resource_end(const struct resource *resource);
 bool cohmem_request_range(u64 phys, u64 bytes);

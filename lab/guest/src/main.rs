@@ -22,6 +22,7 @@ mod lifecycle;
 mod module;
 mod poison;
 mod quota;
+mod ranges;
 mod reasons;
 mod run;
 mod see;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
         ("quota", quota::TESTS),
+        ("ranges", ranges::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),

@@ -16,6 +16,11 @@ const VERSION: &[Spoil<args::Version>] = &[(|args| args.reserved[1] = 1, libc::E
 
 const LIST: &[Spoil<args::List>] = &[(|args| args.reserved[2] = 1, libc::EINVAL)];
 
+const RANGE: &[Spoil<args::Range>] = &[
+    (|args| args.reserved[1] = 1, libc::EINVAL),
+    (|args| args.from = u64::MAX, libc::ENODATA),
+];
+
 const INFO: &[Spoil<args::Info>] = &[(|args| args.reserved[0] = 1, libc::EINVAL)];
 
 const ATTACH: &[Spoil<args::Attach>] = &[
@@ -153,6 +158,7 @@ enum Argument {
     Query(args::Query),
     Quota(args::Quota),
     Accounts(args::Accounts),
+    Range(args::Range),
     Address(usize),
 }
 
@@ -196,6 +202,7 @@ impl Fault {
             Argument::Query(args) => std::ptr::from_mut(args).addr(),
             Argument::Quota(args) => std::ptr::from_mut(args).addr(),
             Argument::Accounts(args) => std::ptr::from_mut(args).addr(),
+            Argument::Range(args) => std::ptr::from_mut(args).addr(),
             Argument::Address(address) => *address,
         };
         let file = match self.node {
@@ -241,7 +248,7 @@ impl Fault {
 }
 
 /// The commands, each with a node that takes it.
-const COMMANDS: [(Command, Node, u32); 10] = [
+const COMMANDS: [(Command, Node, u32); 11] = [
     (Command::Version, Node::Control, ioctl::VERSION),
     (Command::Attach, Node::Control, ioctl::ATTACH),
     (Command::Detach, Node::Control, ioctl::DETACH),
@@ -252,6 +259,7 @@ const COMMANDS: [(Command, Node, u32); 10] = [
     (Command::Evict, Node::Device, ioctl::EVICT),
     (Command::SetQuota, Node::Device, ioctl::SET_QUOTA),
     (Command::Accounts, Node::Device, ioctl::ACCOUNTS),
+    (Command::Range, Node::Control, ioctl::RANGE),
 ];
 
 /// Arguments with something wrong in them.
@@ -345,6 +353,9 @@ fn arguments(ground: Ground) -> Vec<Fault> {
     }
     for &(errno, args) in &spoiled(ACCOUNTS, args::Accounts::default()) {
         add(9, Argument::Accounts(args), &[errno]);
+    }
+    for &(errno, args) in &spoiled(RANGE, args::Range::default()) {
+        add(10, Argument::Range(args), &[admin(errno)]);
     }
     faults
 }

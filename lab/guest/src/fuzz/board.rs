@@ -17,6 +17,7 @@ pub(crate) enum Command {
     Attach,
     Detach,
     List,
+    Range,
     Info,
     Migrate,
     Query,
@@ -28,11 +29,12 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Version,
         Self::Attach,
         Self::Detach,
         Self::List,
+        Self::Range,
         Self::Info,
         Self::Migrate,
         Self::Query,
@@ -48,6 +50,7 @@ impl Command {
             Self::Attach => "ATTACH",
             Self::Detach => "DETACH",
             Self::List => "LIST",
+            Self::Range => "RANGE",
             Self::Info => "INFO",
             Self::Migrate => "MIGRATE",
             Self::Query => "QUERY",

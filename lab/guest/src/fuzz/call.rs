@@ -3,8 +3,8 @@
 use std::{fs::File, os::fd::AsRawFd as _};
 
 use cohmem_uapi::{
-    FRAME_BYTES, MAX_ACCOUNTS, PageEntry, QUOTA_INHERITED, QUOTA_UNLIMITED, Reason, State, args,
-    ioctl,
+    FRAME_BYTES, Holder, MAX_ACCOUNTS, PageEntry, QUOTA_INHERITED, QUOTA_UNLIMITED, Reason, State,
+    args, ioctl,
 };
 
 use super::{
@@ -76,6 +76,27 @@ impl Caller {
         let errno = self.call(Command::List, control, ioctl::LIST, &mut list);
         self.demand("LIST", errno, &[0]);
         list.devices
+    }
+
+    /// Goes through the soft-reserved memory; fails the run when the parts cannot be.
+    pub(crate) fn ranges(&self, control: &File) {
+        let mut part = args::Range::default();
+        loop {
+            match self.call(Command::Range, control, ioctl::RANGE, &mut part) {
+                0 => {}
+                errno => return self.demand("RANGE", errno, &[libc::ENODATA]),
+            }
+            let holder = Holder::from_raw(part.holder);
+            let is_sound = part.length != 0
+                && part.start >= part.from
+                && holder.is_some()
+                && (part.device == 0 || holder == Some(Holder::Device));
+            if !is_sound {
+                self.board
+                    .fail(&format!("RANGE tells what cannot be: {part:?}"));
+            }
+            part.from = part.start + part.length;
+        }
     }
 
     /// Asks a device; fails the run when the numbers cannot be.

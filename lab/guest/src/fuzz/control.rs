@@ -39,18 +39,20 @@ enum Step {
     Info,
     Version,
     List,
+    Ranges,
     Limit,
     Bad,
     Crowd,
 }
 
-const STEPS: [(Step, usize); 9] = [
+const STEPS: [(Step, usize); 10] = [
     (Step::Attach, 12),
     (Step::Detach, 12),
     (Step::Evict, 20),
     (Step::Info, 10),
     (Step::Version, 10),
     (Step::List, 10),
+    (Step::Ranges, 1),
     (Step::Limit, 10),
     (Step::Bad, 60),
     (Step::Crowd, 1),
@@ -157,6 +159,7 @@ impl Control {
                 self.caller.demand("VERSION", errno, &[0]);
             }
             Step::List => drop(self.devices()),
+            Step::Ranges => self.caller.ranges(&self.control),
             Step::Limit => {
                 if let Some(device) = self.some_device() {
                     self.set_some_limit(&device);

@@ -119,6 +119,7 @@ impl Documented {
             })
             .chain([libc::EBUSY])
             .collect();
+        let range = errors_of("struct cohmem_range ");
         // An unknown flag, where there are flags.
         let with_flags = |mut errnos: Vec<i32>| {
             errnos.push(libc::EOPNOTSUPP);
@@ -132,6 +133,7 @@ impl Documented {
                 Command::Version | Command::List => &[],
                 Command::Attach => &attach,
                 Command::Detach | Command::Evict => &detach,
+                Command::Range => &range,
                 Command::Info => &info,
                 Command::Migrate => &migrate,
                 Command::Query => &query,

@@ -135,6 +135,7 @@ impl Opening {
             .call(Command::Version, &self.node, ioctl::VERSION, &mut version);
         self.caller.demand("VERSION", errno, &[0]);
         self.caller.list(&self.node);
+        self.caller.ranges(&self.node);
         let errno = self.caller.info(device).err().unwrap_or(0);
         self.caller.demand("INFO", errno, &[0]);
         let errno = self.control.attach(self.start, 2 * MIB, 0).err();
