@@ -39,8 +39,9 @@ struct xarray;
 
 /* memory.c: allocation and the state of system memory */
 void *cohmem_kvzalloc(size_t bytes);
-struct page *cohmem_alloc_page(void);
-unsigned long cohmem_alloc_pages_bulk(unsigned long nr_pages, struct page **pages);
+struct page *cohmem_alloc_page(bool is_movable);
+unsigned long cohmem_alloc_pages_bulk(bool is_movable, unsigned long nr_pages,
+				      struct page **pages);
 void cohmem_put_page(struct page *page);
 u64 cohmem_free_swap_pages(void);
 u64 cohmem_total_pages(void);
@@ -48,6 +49,8 @@ u64 cohmem_total_pages(void);
 /* page.c: one page */
 struct page *cohmem_pfn_to_page(unsigned long pfn);
 unsigned long cohmem_page_to_pfn(struct page *page);
+struct page *cohmem_page_content(struct page *page);
+void cohmem_page_set_content(struct page *page, struct page *content);
 void *cohmem_page_address(struct page *page);
 struct cohmem_page_facts {
 	bool is_zero;
@@ -112,8 +115,9 @@ bool cohmem_is_signalled(void);
 unsigned long cohmem_copy_from_user(void *to, u64 from, size_t bytes);
 unsigned long cohmem_copy_to_user(u64 to, const void *from, size_t bytes);
 
-/* pagemap.c: coherent device memory */
-void cohmem_pagemap_fill(struct dev_pagemap *pagemap, u64 phys, u64 bytes, void *owner);
+/* pagemap.c: device memory */
+void cohmem_pagemap_fill(struct dev_pagemap *pagemap, bool is_private, u64 phys, u64 bytes,
+			 void *owner);
 void cohmem_pagemap_set_altmap(struct dev_pagemap *pagemap, u64 nr_metadata);
 struct dev_pagemap *cohmem_page_pagemap(struct page *page);
 void cohmem_device_page_init(struct page *page);
@@ -128,6 +132,7 @@ int cohmem_walk_soft_reserved(u64 start, u64 end, void *arg,
 u64 cohmem_resource_start(const struct resource *resource);
 u64 cohmem_resource_end(const struct resource *resource);
 bool cohmem_request_range(u64 phys, u64 bytes);
+int cohmem_request_free_addresses(u64 bytes, u64 *phys);
 void cohmem_release_range(u64 phys, u64 bytes);
 int cohmem_first_node(void);
 int cohmem_next_node(int node);
@@ -181,7 +186,10 @@ bool cohmem_interval_must_retry(struct mmu_interval_notifier *notifier, unsigned
 bool cohmem_notifier_may_block(const struct mmu_notifier_range *range);
 struct page *cohmem_hmm_page(unsigned long entry);
 bool cohmem_page_is_zero(const struct page *page);
-const void *cohmem_coherent_owner(struct page *page);
+const void *cohmem_device_owner(struct page *page);
+bool cohmem_page_is_private(struct page *page);
+bool cohmem_notifier_is_exclusive_for(const struct mmu_notifier_range *range, const void *owner);
+struct page *cohmem_make_exclusive(struct mm_struct *mm, unsigned long address, void *owner);
 
 /* xarray.c: sparse arrays */
 void cohmem_xa_init(struct xarray *array);
@@ -207,5 +215,6 @@ int cohmem_module_init(void);
 void cohmem_module_exit(void);
 void cohmem_frame_freed(struct page *page);
 int cohmem_memory_failed(struct dev_pagemap *pagemap, unsigned long pfn, unsigned long nr_pages);
+int cohmem_page_touched(struct vm_area_struct *vma, unsigned long address, struct page *page);
 
 #endif /* COHMEM_HELPERS_H */

@@ -30,6 +30,7 @@ pub mod module;
 pub mod node;
 pub mod page;
 pub mod pagemap;
+mod private;
 pub mod process;
 pub mod range;
 mod rmap;
