@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::place::{TREE_VARIABLE, repository, target};
 
+mod debug;
 mod engine;
 mod follow;
 mod library;
@@ -100,6 +101,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
+        .chain(debug::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

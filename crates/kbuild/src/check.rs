@@ -5,6 +5,7 @@
 //! | vector or x87 register | the kernel does not save them for itself |
 //! | indirect branch, bare return | speculation is steered through the kernel's thunks |
 //! | callback without landing pad | the processor faults on an indirect call there (IBT) |
+//! | code without sanitizer | a kernel that looks for wrong accesses would miss those of the module |
 //! | function without padding | call depth tracking patches the bytes before each function |
 //! | panic entry | a panic stops the kernel; the crates promise to have none |
 //! | test hook | lets tests break the driver; never to be shipped |
@@ -46,6 +47,9 @@ pub(super) fn module(
         }
         if padding_bytes(kernel).is_some() {
             complaints.extend(padding(object)?);
+        }
+        if kernel.has("KASAN_GENERIC") {
+            complaints.extend(sanitizer(&run("nm", &["-u"], object)?));
         }
         complaints.extend(panics(&disassembly(object)?));
         if variant == Variant::Shipped {
@@ -147,6 +151,14 @@ fn padding(object: &Path) -> Result<Vec<String>> {
     )])
 }
 
+/// Code that checks its accesses refers to the functions that report the wrong ones.
+fn sanitizer(undefined: &str) -> Option<String> {
+    let is_checked = undefined
+        .lines()
+        .any(|line| line.trim_start().starts_with("U __asan_report_"));
+    (!is_checked).then(|| "code without sanitizer, for a kernel that has one".to_owned())
+}
+
 /// Functions that call an entry of `core::panicking`.
 fn panics(disassembly: &str) -> BTreeSet<String> {
     let mut function = "";
@@ -207,6 +219,14 @@ mod tests {
             BTreeSet::from(["panic entry called in _RNvC6cohmem1f".to_owned()])
         );
         assert!(panics("0000000000000010 <f>:\n  10:\tcall   15\n").is_empty());
+    }
+
+    #[test]
+    fn code_without_sanitizer_is_told_by_what_it_does_not_call() {
+        let checked = "                 U __asan_report_load8_noabort\n";
+        assert_eq!(sanitizer(checked), None);
+        let plain = "                 U __asan_memcpy\n                 U kfree\n";
+        assert!(sanitizer(plain).is_some(), "memcpy is C's as well");
     }
 
     #[test]
