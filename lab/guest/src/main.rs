@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),
         ("dmirror", dmirror::TESTS),
+        ("dmirror::private", dmirror::private::TESTS),
     ];
     let trials = groups
         .iter()
