@@ -276,6 +276,8 @@ fn flags(kernel: &Kernel) -> Vec<String> {
             "-Cllvm-args=-asan-instrumentation-with-call-threshold=10000",
             "-Cllvm-args=-asan-stack=1",
             "-Cllvm-args=-asan-globals=0",
+            // What would register globals is empty without them, and has no padding.
+            "-Cllvm-args=-asan-constructor-kind=none",
             "-Cllvm-args=-asan-kernel-mem-intrinsic-prefix=1",
         ],
     );
