@@ -18,6 +18,7 @@ use crate::place::{TREE_VARIABLE, repository, target};
 
 mod debug;
 mod engine;
+mod fault;
 mod follow;
 mod library;
 mod list;
@@ -97,6 +98,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
     list::MUTANTS
         .iter()
         .chain(engine::MUTANTS)
+        .chain(fault::MUTANTS)
         .chain(follow::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)

@@ -14,6 +14,7 @@ use crate::error::{Cause, Error, ErrorKind};
 pub(crate) enum Command {
     Version,
     List,
+    Range,
     Attach {
         start: u64,
         length: u64,
@@ -108,6 +109,7 @@ impl Failed {
             (Command::Migrate { .. } | Command::Query { .. }, libc::ERANGE) => {
                 ErrorKind::OutOfRange
             }
+            (Command::Range, libc::ENODATA) => ErrorKind::NotFound,
             (_, libc::ENODATA) => ErrorKind::Empty,
             (_, libc::EDOM) => ErrorKind::Misaligned,
             (_, libc::EOVERFLOW) => ErrorKind::OutOfRange,
@@ -133,6 +135,7 @@ impl Failed {
                 "the driver does not know the command: it is of another version".into()
             }
             (_, libc::EFAULT) => "the driver could not read or write its argument".into(),
+            (Command::Range, libc::ENODATA) => "there is none above the address".into(),
             (_, libc::ENODATA) => "its length is 0".into(),
             (_, libc::EDOM) => format!("it does not start and end at a multiple of {align:#x}"),
             (Command::Attach { .. }, libc::EOVERFLOW) => {
@@ -196,6 +199,7 @@ impl fmt::Display for Failed {
         match self.command {
             Command::Version => write!(f, "cannot ask the driver for its version")?,
             Command::List => write!(f, "cannot list the devices")?,
+            Command::Range => write!(f, "cannot ask the driver for soft-reserved memory")?,
             Command::Attach { start, length } => {
                 write!(
                     f,

@@ -226,3 +226,21 @@ pub struct Accounts {
     /// Must be zero.
     pub reserved: [u64; 2],
 }
+
+/// `struct cohmem_range`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Range {
+    /// (in) First physical address to look at.
+    pub from: u64,
+    /// (out) First soft-reserved address at or above `from`.
+    pub start: u64,
+    /// (out) Bytes that have one holder.
+    pub length: u64,
+    /// (out) [`crate::Holder`].
+    pub holder: u32,
+    /// (out) Number of the device that has them, or 0.
+    pub device: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}

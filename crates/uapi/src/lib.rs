@@ -77,6 +77,34 @@ impl State {
     }
 }
 
+/// Who has a part of the soft-reserved memory (`enum cohmem_holder`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Holder {
+    /// Nobody.
+    Nobody = 1,
+    /// A device of this driver, attached or kept.
+    Device = 2,
+    /// The kernel, as System RAM.
+    SystemRam = 3,
+    /// Another driver.
+    Other = 4,
+}
+
+impl Holder {
+    /// The holder with this ABI value.
+    #[must_use]
+    pub const fn from_raw(raw: u32) -> Option<Self> {
+        match raw {
+            1 => Some(Self::Nobody),
+            2 => Some(Self::Device),
+            3 => Some(Self::SystemRam),
+            4 => Some(Self::Other),
+            _ => None,
+        }
+    }
+}
+
 /// Where pages go (`enum cohmem_direction`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

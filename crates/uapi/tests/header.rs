@@ -13,9 +13,10 @@ use std::{
 };
 
 use cohmem_uapi::{
-    ABI_VERSION, ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_STUCK,
-    MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NR_REASONS, PROC_SELF, PageEntry, QUERY_REASONS,
-    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
+    ABI_VERSION, ATTACH_ALTMAP, Direction, FRAME_BYTES, Holder, MAX_ACCOUNTS, MAX_DEVICES,
+    MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NR_REASONS, PROC_SELF, PageEntry,
+    QUERY_REASONS, QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State,
+    Tier, args, ioctl,
 };
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../include/uapi");
@@ -79,6 +80,9 @@ fn crate_structures(values: &mut Values) {
     structure!(values, "account", args::Account, [
         user: u32, flags: u32, limit: u64, charged: u64,
     ]);
+    structure!(values, "range", args::Range, [
+        from: u64, start: u64, length: u64, holder: u32, device: u32, reserved: [u64; 2],
+    ]);
     structure!(values, "accounts", args::Accounts, [
         flags: u32, nr_max: u32, accounts_ptr: u64, nr_accounts: u32, default_flags: u32,
         default_limit: u64, reserved: [u64; 2],
@@ -114,6 +118,7 @@ fn crate_constants(values: &mut Values) {
         ("ATTACH", ioctl::ATTACH),
         ("DETACH", ioctl::DETACH),
         ("LIST", ioctl::LIST),
+        ("RANGE", ioctl::RANGE),
         ("INFO", ioctl::INFO),
         ("MIGRATE", ioctl::MIGRATE),
         ("QUERY", ioctl::QUERY),
@@ -126,6 +131,10 @@ fn crate_constants(values: &mut Values) {
     set("COHMEM_STATE_ONLINE", State::Online as i128);
     set("COHMEM_STATE_DRAINING", State::Draining as i128);
     set("COHMEM_STATE_KEPT", State::Kept as i128);
+    set("COHMEM_HOLDER_NOBODY", Holder::Nobody as i128);
+    set("COHMEM_HOLDER_DEVICE", Holder::Device as i128);
+    set("COHMEM_HOLDER_SYSTEM_RAM", Holder::SystemRam as i128);
+    set("COHMEM_HOLDER_OTHER", Holder::Other as i128);
     set("COHMEM_TO_DEVICE", Direction::ToDevice as i128);
     set("COHMEM_TO_SYSTEM", Direction::ToSystem as i128);
     set("COHMEM_TIER_NONE", Tier::None as i128);

@@ -328,7 +328,7 @@ struct cohmem_migrate {
  */
 enum cohmem_tier {
 	/**
-	 * @COHMEM_TIER_NONE: no page (unmapped, untouched, swapped), or one that is not
+	 * @COHMEM_TIER_NONE: no page (unmapped, untouched, swapped, lost), or one that is not
 	 * looked at (hugetlbfs, special mappings)
 	 */
 	COHMEM_TIER_NONE	= 0,
@@ -450,12 +450,53 @@ struct cohmem_accounts {
 	__u64 reserved[2];
 };
 
+/**
+ * enum cohmem_holder - who has a part of the soft-reserved memory
+ */
+enum cohmem_holder {
+	/** @COHMEM_HOLDER_NOBODY: nobody. */
+	COHMEM_HOLDER_NOBODY		= 1,
+	/** @COHMEM_HOLDER_DEVICE: a device of this driver, attached or kept. */
+	COHMEM_HOLDER_DEVICE		= 2,
+	/** @COHMEM_HOLDER_SYSTEM_RAM: the kernel, as System RAM (kmem). */
+	COHMEM_HOLDER_SYSTEM_RAM	= 3,
+	/** @COHMEM_HOLDER_OTHER: another driver, by a claim; /proc/iomem names it. */
+	COHMEM_HOLDER_OTHER		= 4,
+};
+
+/**
+ * struct cohmem_range - argument of COHMEM_IOC_RANGE
+ * @from: (in) first physical address to look at
+ * @start: (out) first soft-reserved address at or above @from
+ * @length: (out) bytes up to the end of the range or to where another claim begins or ends
+ * @holder: (out) enum cohmem_holder
+ * @device: (out) with COHMEM_HOLDER_DEVICE the device's number; else 0
+ * @reserved: (reserved)
+ *
+ * Tells where the firmware's soft-reserved memory is, part by part; @start + @length is
+ * the @from of the next part, which may have the same holder. Kernels from 6.19 on do
+ * not show such memory in /proc/iomem. Each answer is a snapshot.
+ *
+ * Needs CAP_SYS_ADMIN, as physical addresses do.
+ *
+ * Errors: EPERM no CAP_SYS_ADMIN; ENODATA there is no such memory at or above @from.
+ */
+struct cohmem_range {
+	__u64 from;
+	__u64 start;
+	__u64 length;
+	__u32 holder;
+	__u32 device;
+	__u64 reserved[2];
+};
+
 /* On both nodes. */
 #define COHMEM_IOC_VERSION	_IOWR(COHMEM_IOC_MAGIC, 0x00, struct cohmem_version)
 /* On the control node. */
 #define COHMEM_IOC_ATTACH	_IOWR(COHMEM_IOC_MAGIC, 0x01, struct cohmem_attach)
 #define COHMEM_IOC_DETACH	_IOWR(COHMEM_IOC_MAGIC, 0x02, struct cohmem_detach)
 #define COHMEM_IOC_LIST		_IOWR(COHMEM_IOC_MAGIC, 0x03, struct cohmem_list)
+#define COHMEM_IOC_RANGE	_IOWR(COHMEM_IOC_MAGIC, 0x04, struct cohmem_range)
 /* On a device node. */
 #define COHMEM_IOC_INFO		_IOWR(COHMEM_IOC_MAGIC, 0x10, struct cohmem_info)
 #define COHMEM_IOC_MIGRATE	_IOWR(COHMEM_IOC_MAGIC, 0x11, struct cohmem_migrate)

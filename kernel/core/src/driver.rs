@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod quota;
+mod range;
 
 /// Time that hibernation leaves for taking all pages home.
 const HIBERNATION_TIMEOUT_MS: u64 = 10_000;

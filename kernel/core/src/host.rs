@@ -10,7 +10,7 @@
 
 use core::{
     fmt::Debug,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
     sync::atomic::AtomicU64,
 };
 
@@ -78,6 +78,8 @@ pub enum Mapping {
     /// Nothing present: a hole, a swap entry, or an entry of another kind.
     #[default]
     Absent,
+    /// Nothing present, since the hardware lost what was: who touches it gets a signal.
+    Poisoned,
     /// The mapping forbids reading.
     Forbidden,
     /// A page.
@@ -254,6 +256,12 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     /// Checks that the range is soft-reserved and claims it: `EADDRINUSE`, `EADDRNOTAVAIL`, `EBUSY`,
     /// `ENOMEM`.
     fn claim(&self, phys: u64, bytes: u64) -> Result<Self::Claim, Errno>;
+    /// The first soft-reserved range at or above `phys`, of which what lies below is cut off.
+    fn soft_reserved_from(&self, phys: u64) -> Option<Range<u64>>;
+    /// The first claimed range that overlaps `range`, cut off at its ends.
+    fn claim_in(&self, range: Range<u64>) -> Option<Range<u64>>;
+    /// A part of `range` is System RAM.
+    fn holds_ram(&self, range: Range<u64>) -> bool;
     /// Creates the chunk's struct pages as coherent device memory. Frees of its frames are reported
     /// to `ledger`, from any context including hard interrupts. The chunk owns its claim.
     fn register(

@@ -4,7 +4,7 @@
 mod chunk;
 mod space;
 
-use core::fmt::Debug;
+use core::{fmt::Debug, ops::Range};
 
 use cohmem_kcore::{
     Errno,
@@ -141,6 +141,18 @@ impl Host for Kernel {
 
     fn claim(&self, phys: u64, bytes: u64) -> Result<Claim, Errno> {
         Claim::new(phys, bytes)
+    }
+
+    fn soft_reserved_from(&self, phys: u64) -> Option<Range<u64>> {
+        range::soft_reserved_from(phys)
+    }
+
+    fn claim_in(&self, range: Range<u64>) -> Option<Range<u64>> {
+        range::claim_in(range)
+    }
+
+    fn holds_ram(&self, range: Range<u64>) -> bool {
+        range::holds_ram(range)
     }
 
     fn register(

@@ -100,6 +100,12 @@ bool cohmem_vma_is_readable(const struct vm_area_struct *vma);
 bool cohmem_vma_awaits_userfault(struct vm_area_struct *vma);
 bool cohmem_vma_is_anonymous(struct vm_area_struct *vma);
 unsigned int cohmem_hmm_map_order(unsigned long entry);
+enum cohmem_pte_kind {
+	COHMEM_PTE_NO_TABLE,
+	COHMEM_PTE_POISONED,
+	COHMEM_PTE_OTHER,
+};
+enum cohmem_pte_kind cohmem_pte_kind(struct mm_struct *mm, unsigned long address);
 bool cohmem_mm_has_swapped_pages(struct mm_struct *mm);
 
 /* process.c: the calling task and its address space */
@@ -129,6 +135,7 @@ u64 cohmem_pluggable_end(void);
 bool cohmem_overlaps_ram(u64 phys, u64 bytes);
 int cohmem_walk_soft_reserved(u64 start, u64 end, void *arg,
 			      int (*visit)(struct resource *, void *));
+int cohmem_walk_claims(u64 start, u64 end, void *arg, int (*visit)(struct resource *, void *));
 u64 cohmem_resource_start(const struct resource *resource);
 u64 cohmem_resource_end(const struct resource *resource);
 bool cohmem_request_range(u64 phys, u64 bytes);

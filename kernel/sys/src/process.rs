@@ -269,7 +269,8 @@ plain!(
     args::Migrate,
     args::Query,
     args::Quota,
-    args::Accounts
+    args::Accounts,
+    args::Range
 );
 
 /// Reads a value from the caller's memory. May sleep and fault.

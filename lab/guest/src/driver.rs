@@ -301,6 +301,11 @@ impl Device {
         emptied
     }
 
+    /// The test detached it by a call of its own.
+    pub(crate) fn forget_attachment(&mut self) {
+        self.is_attached = false;
+    }
+
     /// Detaches and panics when a frame is left.
     pub(crate) fn detach(mut self) -> args::Detach {
         let emptied = self.try_detach(30_000);

@@ -13,6 +13,7 @@ mod content;
 mod detach;
 mod dmirror;
 mod driver;
+mod faults;
 mod fuzz;
 mod groups;
 mod holders;
@@ -22,6 +23,7 @@ mod lifecycle;
 mod module;
 mod poison;
 mod quota;
+mod ranges;
 mod reasons;
 mod run;
 mod see;
@@ -47,12 +49,14 @@ fn main() -> ExitCode {
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
         ("quota", quota::TESTS),
+        ("ranges", ranges::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),
         ("module", module::TESTS),
         ("run", run::TESTS),
         ("poison", poison::TESTS),
+        ("faults", faults::TESTS),
         ("hooks", hooks::TESTS),
         ("dmirror", dmirror::TESTS),
         ("dmirror::private", dmirror::private::TESTS),
@@ -60,9 +64,19 @@ fn main() -> ExitCode {
     let trials = groups
         .iter()
         .flat_map(|(group, tests)| {
-            tests
-                .iter()
-                .map(move |(name, run)| trial(group, name, *run))
+            tests.iter().map(move |(name, run)| {
+                let obstacle = match *group {
+                    "faults" => faults::obstacle(),
+                    _ => None,
+                };
+                match obstacle {
+                    // What cannot run is shown with its cause, and has not passed.
+                    Some(cause) => trial(group, name, *run)
+                        .with_kind(format!("not run: {cause}"))
+                        .with_ignored_flag(true),
+                    None => trial(group, name, *run),
+                }
+            })
         })
         .collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -108,6 +108,24 @@ fn documented_errors_map_to_kinds_and_messages() {
         ),
         (Command::List, libc::EFAULT, K::BadAddress, "argument"),
         (
+            Command::Range,
+            libc::EPERM,
+            K::NotPermitted,
+            "CAP_SYS_ADMIN",
+        ),
+        (
+            Command::Range,
+            libc::ENODATA,
+            K::NotFound,
+            "none above the address",
+        ),
+        (
+            Command::Range,
+            libc::ENOTTY,
+            K::Unsupported,
+            "another version",
+        ),
+        (
             Command::Info { device: 3 },
             libc::ENODEV,
             K::NoDevice,

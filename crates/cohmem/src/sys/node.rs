@@ -56,6 +56,14 @@ impl Node {
         Ok(unsafe { run(&self.file, command) }?)
     }
 
+    /// [`ioctl::RANGE`].
+    pub(crate) fn range(&self, argument: &mut args::Range) -> io::Result<()> {
+        // SAFETY: The number and the structure belong together in the ABI; it holds no pointer.
+        let command = unsafe { Updater::<{ ioctl::RANGE }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
     /// [`ioctl::INFO`].
     pub(crate) fn info(&self, argument: &mut args::Info) -> io::Result<()> {
         // SAFETY: The number and the structure belong together in the ABI; it holds no pointer.

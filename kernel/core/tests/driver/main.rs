@@ -9,6 +9,7 @@ mod errors;
 mod poison;
 mod quota;
 mod random;
+mod range;
 mod reasons;
 mod round_trip;
 mod sweep;

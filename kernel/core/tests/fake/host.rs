@@ -3,6 +3,7 @@
 
 use std::{
     fmt::Debug,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -18,11 +19,12 @@ use cohmem_kcore::{
 use cohmem_uapi::RANGE_ALIGN;
 
 use super::{
-    FakeHost, Fallible, Home, Kind, Moment, Pid,
+    FakeHost, Fallible, Home, Kind, Moment, PAGE, Pid,
     batch::FakeBatch,
     chunk::{FakeChunk, FakeClaim},
     held::{Gate, assert_no_batch, assert_no_lock},
     space::FakeSpace,
+    world::RangeKind,
 };
 
 /// The arrays of a batch; the model needs none.
@@ -226,6 +228,28 @@ impl Host for FakeHost {
 
     fn claim(&self, phys: u64, bytes: u64) -> Result<FakeClaim, Errno> {
         self.claim_range(phys..phys + bytes)
+    }
+
+    fn soft_reserved_from(&self, phys: u64) -> Option<Range<u64>> {
+        let world = self.world();
+        let ranges = world.ranges.iter();
+        ranges
+            .filter(|(range, kind)| *kind == RangeKind::SoftReserved && range.end > phys)
+            .map(|(range, _)| range.start.max(phys)..range.end)
+            .min_by_key(|range| range.start)
+    }
+
+    fn claim_in(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let world = self.world();
+        let claims = world.claims.iter().map(|(claim, _is_kept)| claim);
+        claims
+            .map(|claim| claim.start.max(range.start)..claim.end.min(range.end))
+            .filter(|claim| !claim.is_empty())
+            .min_by_key(|claim| claim.start)
+    }
+
+    fn holds_ram(&self, range: Range<u64>) -> bool {
+        (range.start / PAGE..range.end / PAGE).any(|pfn| self.world().is_ram(pfn))
     }
 
     fn register(

@@ -32,3 +32,4 @@ pub(crate) use machine::{FakeHost, Moment, USER};
 pub(crate) use page::{Home, Kind, Page};
 pub(crate) use process::{Entry, Pid, Seen, VmaSpec};
 pub(crate) use rig::{BASE, PAGE, Rig, SOFT_START, addr, anonymous};
+pub(crate) use world::RangeKind;

@@ -191,9 +191,8 @@ impl LockedSpace<FakeHost> for FakeLocked<'_> {
                         .is_some_and(|folio| world.folios[&folio].is_huge_mapped),
                 },
                 Some(Entry::Forbidden) => Mapping::Forbidden,
-                Some(Entry::Swapped(_) | Entry::Moving(_) | Entry::Poisoned(_)) | None => {
-                    Mapping::Absent
-                }
+                Some(Entry::Poisoned(_)) => Mapping::Poisoned,
+                Some(Entry::Swapped(_) | Entry::Moving(_)) | None => Mapping::Absent,
             };
         }
         drop(world);

@@ -2,7 +2,10 @@
 
 use std::{fs::File, os::fd::AsRawFd as _};
 
-use cohmem_uapi::{FRAME_BYTES, PageEntry, Reason, State, args, ioctl};
+use cohmem_uapi::{
+    FRAME_BYTES, Holder, MAX_ACCOUNTS, PageEntry, QUOTA_INHERITED, QUOTA_UNLIMITED, Reason, State,
+    args, ioctl,
+};
 
 use super::{
     board::{Board, Command},
@@ -73,6 +76,27 @@ impl Caller {
         let errno = self.call(Command::List, control, ioctl::LIST, &mut list);
         self.demand("LIST", errno, &[0]);
         list.devices
+    }
+
+    /// Goes through the soft-reserved memory; fails the run when the parts cannot be.
+    pub(crate) fn ranges(&self, control: &File) {
+        let mut part = args::Range::default();
+        loop {
+            match self.call(Command::Range, control, ioctl::RANGE, &mut part) {
+                0 => {}
+                errno => return self.demand("RANGE", errno, &[libc::ENODATA]),
+            }
+            let holder = Holder::from_raw(part.holder);
+            let is_sound = part.length != 0
+                && part.start >= part.from
+                && holder.is_some()
+                && (part.device == 0 || holder == Some(Holder::Device));
+            if !is_sound {
+                self.board
+                    .fail(&format!("RANGE tells what cannot be: {part:?}"));
+            }
+            part.from = part.start + part.length;
+        }
     }
 
     /// Asks a device; fails the run when the numbers cannot be.
@@ -183,6 +207,52 @@ impl Caller {
             self.board.count_short();
         }
         0
+    }
+
+    /// Sets a limit.
+    pub(crate) fn set_quota(&self, device: &File, user: u32, flags: u32, limit: u64) -> i32 {
+        let mut argument = args::Quota {
+            user,
+            flags,
+            limit,
+            ..args::Quota::default()
+        };
+        self.call(Command::SetQuota, device, ioctl::SET_QUOTA, &mut argument)
+    }
+
+    /// Lists up to `nr_max` accounts; fails the run when one of them cannot be.
+    pub(crate) fn accounts(&self, device: &File, nr_max: u32) -> Result<Vec<args::Account>, i32> {
+        let untouched = args::Account {
+            user: u32::MAX,
+            ..args::Account::default()
+        };
+        let mut list = vec![untouched; usize::try_from(nr_max).expect("fits")];
+        let mut argument = args::Accounts {
+            nr_max,
+            accounts_ptr: list.as_mut_ptr().addr() as u64,
+            ..args::Accounts::default()
+        };
+        let errno = self.call(Command::Accounts, device, ioctl::ACCOUNTS, &mut argument);
+        if errno != 0 {
+            return Err(errno);
+        }
+        let nr_told = argument.nr_accounts.min(nr_max);
+        let rest = list.split_off(usize::try_from(nr_told).expect("fits"));
+        let is_sound = |account: &args::Account| match account.flags {
+            0 => account.user != u32::MAX,
+            QUOTA_UNLIMITED => account.limit == 0,
+            // Frames come back meanwhile, but nobody is listed for nothing.
+            QUOTA_INHERITED => account.limit == 0 && account.charged != 0,
+            _ => false,
+        };
+        if argument.nr_accounts > MAX_ACCOUNTS
+            || !list.iter().all(is_sound)
+            || rest.iter().any(|account| *account != untouched)
+        {
+            self.board
+                .fail(&format!("accounts that cannot be: {argument:?} {list:?}"));
+        }
+        Ok(list)
     }
 
     /// Interrupts the thread on another seat of this process.

@@ -4,7 +4,7 @@ use std::{fs::File, os::fd::AsRawFd as _};
 
 use cohmem_uapi::{
     Direction, FRAME_BYTES, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, PROC_SELF, QUERY_REASONS,
-    args,
+    QUOTA_INHERITED, args,
 };
 
 use super::{
@@ -56,12 +56,14 @@ enum Step {
     Query,
     QueryAll,
     Info,
+    Accounts,
+    Limit,
     Evict,
     Bad,
     Dead,
 }
 
-const STEPS: [(Step, usize); 22] = [
+const STEPS: [(Step, usize); 24] = [
     (Step::Map, 4),
     (Step::Unmap, 3),
     (Step::Discard, 3),
@@ -81,6 +83,8 @@ const STEPS: [(Step, usize); 22] = [
     (Step::Query, 24),
     (Step::QueryAll, 1),
     (Step::Info, 8),
+    (Step::Accounts, 4),
+    (Step::Limit, 1),
     (Step::Evict, 1),
     (Step::Bad, 50),
     (Step::Dead, 2),
@@ -272,6 +276,14 @@ impl Worker {
                     self.nodes.reopen(&self.caller, random);
                 }
             }
+            Step::Accounts => {
+                let nr_max = random.pick(&[0, 1, 2, 256]);
+                let device = self.nodes.device(random);
+                if let Err(errno) = self.caller.accounts(device, nr_max) {
+                    self.caller.demand("ACCOUNTS", errno, &[libc::ENODEV]);
+                }
+            }
+            Step::Limit => self.lift_limit(),
             Step::Evict => self.evict(),
             Step::Bad => {
                 let index = random.below(self.faults.len());
@@ -439,6 +451,18 @@ impl Worker {
             &[libc::EPERM]
         };
         self.caller.demand("EVICT", errno, wanted);
+    }
+
+    /// The user of all processes here may hold any number of frames again, if it may say so.
+    fn lift_limit(&mut self) {
+        let device = self.nodes.device(&mut self.random);
+        let errno = self.caller.set_quota(device, 0, QUOTA_INHERITED, 0);
+        let wanted: &[i32] = if self.is_privileged {
+            &[0, libc::ENODEV]
+        } else {
+            &[libc::EPERM]
+        };
+        self.caller.demand("SET_QUOTA", errno, wanted);
     }
 
     fn name_no_process(&mut self) {
