@@ -33,7 +33,7 @@ pub enum Records {
 }
 
 /// A run of pages that met the same fate in one step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
     /// Counts the records of its kind on this device.
@@ -179,7 +179,10 @@ mod tests {
         let record = Record::from_raw(&newer, 0);
         assert_eq!((record.age, record.process), (Duration::ZERO, None));
         assert_eq!((record.frame, record.other), (Some(3), Some(2)));
-        assert_eq!((record.event, record.cause, record.reason), (None, None, None));
+        assert_eq!(
+            (record.event, record.cause, record.reason),
+            (None, None, None)
+        );
         assert!(!record.holds(UserAddr::new(0x7000)));
     }
 }
