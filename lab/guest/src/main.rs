@@ -15,6 +15,7 @@ mod dmirror;
 mod driver;
 mod fuzz;
 mod groups;
+mod history;
 mod holders;
 mod hooks;
 mod isolation;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
         ("quota", quota::TESTS),
+        ("history", history::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),
