@@ -18,6 +18,7 @@ use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
 mod follow;
+mod history;
 mod library;
 mod list;
 mod quota;
@@ -100,6 +101,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
+        .chain(history::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

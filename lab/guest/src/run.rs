@@ -565,10 +565,19 @@ fn each_page_that_is_not_there_has_a_reason() {
         let nr_there = pages.iter().filter(|&&(_, frame)| is_there(frame)).count() as u64;
         (unexplained, refused, nr_there)
     };
-    wait_until("each page has a reason", || {
+    let begin = Instant::now();
+    loop {
         let (unexplained, refused, nr_there) = look();
-        unexplained.is_empty() && refused.is_some() && nr_there == LIMIT
-    });
+        if unexplained.is_empty() && refused.is_some() && nr_there == LIMIT {
+            break;
+        }
+        assert!(
+            begin.elapsed() < LONGEST,
+            "{nr_there} there, {refused:x?} refused, without a reason: {unexplained:x?}\n{}",
+            fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps")
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
     assert_eq!(device.allocated(), LIMIT);
     let (_, refused, _) = look();
     let said = explain(pid, refused.expect("one that was refused"));

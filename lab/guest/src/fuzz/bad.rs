@@ -2,7 +2,9 @@
 
 use std::fs::File;
 
-use cohmem_uapi::{Direction, FRAME_BYTES, MAX_STUCK, PROC_SELF, RANGE_ALIGN, args, ioctl};
+use cohmem_uapi::{
+    Direction, FRAME_BYTES, HISTORY_ALL, MAX_MOVES, MAX_STUCK, PROC_SELF, RANGE_ALIGN, args, ioctl,
+};
 
 use super::{board::Command, call::Caller};
 
@@ -96,6 +98,27 @@ const QUERY_LATER: &[Spoil<args::Query>] = &[
     ),
 ];
 
+const HISTORY: &[Spoil<args::History>] = &[
+    (|args| args.reserved[1] = 1, libc::EINVAL),
+    (|args| args.flags = 1 << 2, libc::EOPNOTSUPP),
+    (
+        |args| (args.flags, args.proc_fd) = (HISTORY_ALL, 3),
+        libc::EINVAL,
+    ),
+    (|args| args.length = 0, libc::EINVAL),
+    (|args| args.start += 8, libc::EDOM),
+    (|args| args.length += 100, libc::EDOM),
+    (
+        |args| args.length = 0u64.wrapping_sub(FRAME_BYTES),
+        libc::EOVERFLOW,
+    ),
+    (|args| args.start = 0xFFFF_8880_0000_0000, libc::ERANGE),
+    (|args| args.nr_max = MAX_MOVES + 1, libc::EMSGSIZE),
+    (|args| args.nr_max = 1, libc::EFAULT),
+];
+
+const HISTORY_LATER: &[Spoil<args::History>] = &[(|args| args.proc_fd = 9999, libc::EBADF)];
+
 /// Numbers that are no command of either node, and of a command with an argument of another size.
 const UNKNOWN: [u32; 4] = [0, u32::MAX, 0xC008_BDFF, ioctl::MIGRATE - (8 << 16)];
 
@@ -112,6 +135,7 @@ enum Argument {
     Detach(args::Detach),
     Migrate(args::Migrate),
     Query(args::Query),
+    History(args::History),
     Address(usize),
 }
 
@@ -153,6 +177,7 @@ impl Fault {
             Argument::Detach(args) => std::ptr::from_mut(args).addr(),
             Argument::Migrate(args) => std::ptr::from_mut(args).addr(),
             Argument::Query(args) => std::ptr::from_mut(args).addr(),
+            Argument::History(args) => std::ptr::from_mut(args).addr(),
             Argument::Address(address) => *address,
         };
         let file = match self.node {
@@ -198,7 +223,7 @@ impl Fault {
 }
 
 /// The commands, each with a node that takes it.
-const COMMANDS: [(Command, Node, u32); 8] = [
+const COMMANDS: [(Command, Node, u32); 9] = [
     (Command::Version, Node::Control, ioctl::VERSION),
     (Command::Attach, Node::Control, ioctl::ATTACH),
     (Command::Detach, Node::Control, ioctl::DETACH),
@@ -207,6 +232,7 @@ const COMMANDS: [(Command, Node, u32); 8] = [
     (Command::Migrate, Node::Device, ioctl::MIGRATE),
     (Command::Query, Node::Device, ioctl::QUERY),
     (Command::Evict, Node::Device, ioctl::EVICT),
+    (Command::History, Node::Device, ioctl::HISTORY),
 ];
 
 /// Arguments with something wrong in them.
@@ -233,6 +259,12 @@ fn arguments(ground: Ground) -> Vec<Fault> {
         length: FRAME_BYTES,
         proc_fd: PROC_SELF,
         ..args::Query::default()
+    };
+    let history = args::History {
+        start: memory,
+        length: FRAME_BYTES,
+        proc_fd: PROC_SELF,
+        ..args::History::default()
     };
     let admin = |errno| if is_privileged { errno } else { libc::EPERM };
     let mut faults = Vec::new();
@@ -290,6 +322,19 @@ fn arguments(ground: Ground) -> Vec<Fault> {
     }
     for &(errno, args) in &spoiled(QUERY_LATER, query) {
         add(6, Argument::Query(args), &[errno, libc::ENODEV]);
+    }
+    for &(errno, args) in &spoiled(HISTORY, history) {
+        add(8, Argument::History(args), &[errno]);
+    }
+    for &(errno, args) in &spoiled(HISTORY_LATER, history) {
+        add(8, Argument::History(args), &[errno, libc::ENODEV]);
+    }
+    if !is_privileged {
+        let all = args::History {
+            flags: HISTORY_ALL,
+            ..history
+        };
+        add(8, Argument::History(all), &[libc::EPERM]);
     }
     faults
 }

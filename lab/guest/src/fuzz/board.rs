@@ -20,13 +20,14 @@ pub(crate) enum Command {
     Info,
     Migrate,
     Query,
+    History,
     Evict,
     /// No command of the node that it is sent to.
     Unknown,
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Version,
         Self::Attach,
         Self::Detach,
@@ -34,6 +35,7 @@ impl Command {
         Self::Info,
         Self::Migrate,
         Self::Query,
+        Self::History,
         Self::Evict,
         Self::Unknown,
     ];
@@ -47,6 +49,7 @@ impl Command {
             Self::Info => "INFO",
             Self::Migrate => "MIGRATE",
             Self::Query => "QUERY",
+            Self::History => "HISTORY",
             Self::Evict => "EVICT",
             Self::Unknown => "(unknown)",
         }
