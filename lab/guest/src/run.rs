@@ -543,7 +543,8 @@ fn each_page_that_is_not_there_has_a_reason() {
     let device = Device::attach(0);
     // Root is limited as well.
     device.set_quota(0, 0, LIMIT).expect("a limit");
-    let mut run = Run::python("all", HOLDING);
+    // Mappings of files as well: their pages that were written are the program's own.
+    let mut run = Run::python("all,name=*", HOLDING);
     run.expect("ready");
     let pid = run.pids()[0];
     let pagemap = File::open(format!("/proc/{pid}/pagemap")).expect("pagemap");
