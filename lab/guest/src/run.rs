@@ -539,7 +539,7 @@ fn reason_of(device: &Device, pagemap: &File, address: u64) -> Option<Reason> {
 }
 
 fn each_page_that_is_not_there_has_a_reason() {
-    const LIMIT: u64 = (HELD / 2 << 20) / FRAME_BYTES;
+    const LIMIT: u64 = ((HELD / 2) << 20) / FRAME_BYTES;
     let device = Device::attach(0);
     // Root is limited as well.
     device.set_quota(0, 0, LIMIT).expect("a limit");

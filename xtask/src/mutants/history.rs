@@ -15,7 +15,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: true,
     },
     Mutant {
-        name: "unknown_processes_share_a_history",
+        name: "history_unknown_processes_share_a_history",
         guards: "history: an owner that is not known matches no record",
         changes: &[(
             "kernel/core/src/history.rs",
@@ -26,7 +26,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "frames_are_told_to_all",
+        name: "history_frames_are_told_to_all",
         guards: "history: physical addresses are root's",
         changes: &[(
             "kernel/core/src/driver/history.rs",
@@ -48,7 +48,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "overwritten_record_is_read",
+        name: "history_overwritten_record_is_read",
         guards: "history: a reader gets whole records of the number it asked for",
         changes: &[(
             "kernel/core/src/history/ring.rs",
@@ -59,7 +59,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "writers_share_a_slot",
+        name: "history_writers_share_a_slot",
         guards: "history: a writer that finds another in its slot gives up",
         changes: &[(
             "kernel/core/src/history/ring.rs",
@@ -70,7 +70,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "lost_records_are_not_counted",
+        name: "history_lost_records_are_not_counted",
         guards: "history: a reader hears what it missed",
         changes: &[(
             "kernel/core/src/driver/history.rs",
@@ -81,7 +81,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "runs_join_over_a_gap",
+        name: "history_runs_join_over_a_gap",
         guards: "history: a record tells of consecutive pages and frames",
         changes: &[(
             "kernel/core/src/history.rs",
@@ -92,7 +92,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: true,
     },
     Mutant {
-        name: "arrivals_are_forgotten",
+        name: "history_arrivals_are_forgotten",
         guards: "history: pages that leave by their frames are told by address",
         changes: &[(
             "kernel/core/src/history.rs",
@@ -103,7 +103,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "oldest_is_one_too_old",
+        name: "history_oldest_is_one_too_old",
         guards: "history: the oldest record that can be read is the oldest that is kept",
         changes: &[(
             "kernel/core/src/history/ring.rs",
@@ -114,7 +114,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "there_already_is_remembered",
+        name: "history_there_already_is_remembered",
         guards: "history: what a look at the page tells takes no place",
         changes: &[(
             "kernel/core/src/history.rs",
@@ -125,7 +125,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
-        name: "moves_out_are_not_told",
+        name: "history_moves_out_are_not_told",
         guards: "history: the records tell where each page is",
         changes: &[(
             "kernel/core/src/tell.rs",

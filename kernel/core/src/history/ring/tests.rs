@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
+//! Tests of the module above.
 
 use core::sync::atomic::AtomicBool;
 use std::{boxed::Box, collections::VecDeque, thread, vec::Vec};
@@ -12,7 +13,8 @@ fn ring(nr_slots: u64) -> Ring<Box<[AtomicU64]>> {
 
 /// A record all of whose words tell of it.
 fn record(value: u64) -> Words {
-    array::from_fn(|index| value * 10 + index as u64)
+    let first = value.saturating_mul(10);
+    array::from_fn(|index| first.saturating_add(index as u64))
 }
 
 #[test]
