@@ -20,6 +20,7 @@ mod debug;
 mod engine;
 mod fault;
 mod follow;
+mod history;
 mod library;
 mod list;
 mod quota;
@@ -104,6 +105,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
         .chain(debug::MUTANTS)
+        .chain(history::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

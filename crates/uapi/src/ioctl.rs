@@ -37,6 +37,8 @@ pub const MIGRATE: u32 = read_write::<args::Migrate>(0x11);
 pub const QUERY: u32 = read_write::<args::Query>(0x12);
 /// Device node: [`args::Detach`].
 pub const EVICT: u32 = read_write::<args::Detach>(0x13);
+/// Device node: [`args::History`].
+pub const HISTORY: u32 = read_write::<args::History>(0x14);
 /// Device node: [`args::Quota`].
 pub const SET_QUOTA: u32 = read_write::<args::Quota>(0x20);
 /// Device node: [`args::Accounts`].

@@ -52,6 +52,9 @@ pub(crate) fn run(
         (Node::Device(id), ioctl::QUERY) => {
             with_args(arg, OnSuccess, |args| driver.query(id, args))
         }
+        (Node::Device(id), ioctl::HISTORY) => {
+            with_args(arg, OnSuccess, |args| driver.history(id, args))
+        }
         (Node::Device(id), ioctl::SET_QUOTA) => {
             with_args(arg, OnSuccess, |args: &mut args::Quota| {
                 driver.set_quota(id, args)

@@ -116,6 +116,8 @@ int cohmem_mmap_read_lock_killable(struct mm_struct *mm);
 void cohmem_mmap_read_unlock(struct mm_struct *mm);
 u64 cohmem_user_end(void);
 u32 cohmem_real_user(void);
+u32 cohmem_current_process(void);
+void cohmem_mm_process(struct mm_struct *mm, u32 *number, u64 *began_ns);
 bool cohmem_is_killed(void);
 bool cohmem_is_signalled(void);
 unsigned long cohmem_copy_from_user(void *to, u64 from, size_t bytes);
@@ -167,6 +169,7 @@ bool cohmem_refcount_dec_and_test(refcount_t *count);
 void cohmem_relax(void);
 long cohmem_ms_to_jiffies(u64 milliseconds);
 u64 cohmem_now_ms(void);
+u64 cohmem_now_ns(void);
 unsigned int cohmem_next_online_cpu(int cpu);
 unsigned int cohmem_nr_cpus(void);
 long cohmem_call_on_cpu(int cpu, long (*call)(void *), void *arg);
@@ -208,6 +211,22 @@ void *cohmem_inode_private(const struct inode *inode);
 struct dentry *cohmem_debugfs_create_file(const char *name, unsigned short mode, void *data,
 					  const struct file_operations *operations);
 struct page *cohmem_alloc_zeroed_page(void);
+
+/* trace.c, in the driver only: tracepoints */
+struct cohmem_traced {
+	u64 start;
+	u64 frame;
+	u32 device;
+	u32 nr_pages;
+	u32 process;
+	u32 by;
+	u8 event;
+	u8 cause;
+	u8 reason;
+	u8 other;
+};
+void cohmem_trace_moved(const struct cohmem_traced *traced);
+void cohmem_trace_stayed(const struct cohmem_traced *traced);
 
 /* hooks.c, in a module with test hooks only */
 bool cohmem_page_is_orphan(struct page *page);

@@ -16,6 +16,7 @@ mod driver;
 mod faults;
 mod fuzz;
 mod groups;
+mod history;
 mod holders;
 mod hooks;
 mod isolation;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         ("isolation", isolation::TESTS),
         ("quota", quota::TESTS),
         ("ranges", ranges::TESTS),
+        ("history", history::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),

@@ -5,17 +5,24 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::process::ExitStatusExt as _,
+    os::{fd::AsRawFd as _, unix::process::ExitStatusExt as _},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use cohmem_uapi::FRAME_BYTES;
+use cohmem_uapi::{
+    FRAME_BYTES, HISTORY_STAYED, PageEntry, QUERY_REASONS, Reason, args, ioctl::QUERY,
+};
 
-use crate::{Test, driver::Device, sys::memory::frames_of};
+use crate::{
+    Test,
+    driver::Device,
+    history::{covers, history},
+    sys::{io::ioctl, memory::frames_of},
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("all_of_a_program_moves", all_of_a_program_moves),
@@ -44,6 +51,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("an_interrupt_leaves_nothing", an_interrupt_leaves_nothing),
     ("a_crash_leaves_nothing", a_crash_leaves_nothing),
     ("a_page_is_explained", a_page_is_explained),
+    (
+        "each_page_that_is_not_there_has_a_reason",
+        each_page_that_is_not_there_has_a_reason,
+    ),
     (
         "what_is_left_running_goes_home",
         what_is_left_running_goes_home,
@@ -490,6 +501,106 @@ fn a_page_is_explained() {
         }
     }
     assert_eq!(seen, [true, true], "one page in each place");
+    run.go_on();
+    run.end_well("16777216");
+    expect_nothing_left(&device);
+}
+
+/// The private mappings of a process that it may write: addresses of the pages that are present, with
+/// the frame of each.
+fn writable_pages(pid: u32) -> Vec<(u64, u64)> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+    let mut pages = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let (range, _rest) = line.split_once(' ').expect("fields");
+        let (start, end) = range.split_once('-').expect("a range");
+        let parse = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
+        let (start, end): (u64, u64) = (parse(start), parse(end));
+        let frames = frames_of(pid, start, (end - start) / FRAME_BYTES);
+        let addresses = (start..end).step_by(usize::try_from(FRAME_BYTES).expect("fits"));
+        pages.extend(addresses.zip(frames).filter(|&(_, frame)| frame != 0));
+    }
+    pages
+}
+
+/// What a query says would keep a page from moving to the device.
+fn reason_of(device: &Device, pagemap: &File, address: u64) -> Option<Reason> {
+    let mut entry = 0u16;
+    let mut argument = args::Query {
+        start: address,
+        length: FRAME_BYTES,
+        proc_fd: pagemap.as_raw_fd(),
+        flags: QUERY_REASONS,
+        map_ptr: std::ptr::from_mut(&mut entry).addr() as u64,
+        ..args::Query::default()
+    };
+    ioctl(&device.file, QUERY, &mut argument).expect("query");
+    PageEntry::from_raw(entry).reason()
+}
+
+fn each_page_that_is_not_there_has_a_reason() {
+    const LIMIT: u64 = ((HELD / 2) << 20) / FRAME_BYTES;
+    let device = Device::attach(0);
+    // Root is limited as well.
+    device.set_quota(0, 0, LIMIT).expect("a limit");
+    // Mappings of files as well: their pages that were written are the program's own.
+    let mut run = Run::python("all,name=*", HOLDING);
+    run.expect("ready");
+    let pid = run.pids()[0];
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).expect("pagemap");
+    let is_there = |frame: u64| device.range.contains(&(frame * FRAME_BYTES));
+    // The pages without a reason, and one of those that the driver remembers.
+    let look = || {
+        let pages = writable_pages(pid);
+        let stayed = history(&device, Some(&pagemap), HISTORY_STAYED).expect("history");
+        let mut unexplained = Vec::new();
+        let mut refused = None;
+        for &(address, frame) in pages.iter().filter(|&&(_, frame)| !is_there(frame)) {
+            match stayed.iter().rfind(|move_| covers(move_, address)) {
+                Some(last) if last.reason == Reason::Quota as u8 => refused = Some(address),
+                Some(_) => {}
+                None if reason_of(&device, &pagemap, address).is_some() => {}
+                None => unexplained.push((address, frame)),
+            }
+        }
+        let nr_there = pages.iter().filter(|&&(_, frame)| is_there(frame)).count() as u64;
+        (unexplained, refused, nr_there)
+    };
+    let begin = Instant::now();
+    loop {
+        let (unexplained, refused, nr_there) = look();
+        if unexplained.is_empty() && refused.is_some() && nr_there == LIMIT {
+            break;
+        }
+        assert!(
+            begin.elapsed() < LONGEST,
+            "{nr_there} there, {refused:x?} refused, without a reason: {unexplained:x?}\n{}",
+            fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps")
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(device.allocated(), LIMIT);
+    let (_, refused, _) = look();
+    let said = explain(pid, refused.expect("one that was refused"));
+    for wanted in [
+        "\"event\": \"stayed\"",
+        "\"reason\": \"quota\"",
+        "and stayed: the quota",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in {said}");
+    }
+    // And one that is there came by the program that was asked to bring it.
+    let moved = history(&device, Some(&pagemap), 0).expect("history");
+    let by = run.command.id();
+    assert!(moved.iter().any(|move_| move_.by == by), "{moved:?}");
+    let came = writable_pages(pid).into_iter().find(|&(address, frame)| {
+        is_there(frame) && moved.iter().any(|move_| covers(move_, address))
+    });
+    let (address, _) = came.expect("one that came");
+    let said = explain(pid, address);
+    for wanted in ["\"event\": \"arrived\"", &format!("\"by\": {by},")] {
+        assert!(said.contains(wanted), "{wanted} is not in {said}");
+    }
     run.go_on();
     run.end_well("16777216");
     expect_nothing_left(&device);

@@ -197,6 +197,22 @@ impl DeviceNode {
         }
     }
 
+    pub(crate) fn history(
+        &self,
+        mut argument: args::History,
+        moves: &mut [args::Move],
+    ) -> Result<args::History> {
+        let command = Command::History {
+            device: self.device,
+            start: argument.start,
+            length: argument.length,
+        };
+        match self.node.history(&mut argument, moves) {
+            Ok(()) => Ok(argument),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
     pub(crate) fn migrate(
         &self,
         mut argument: args::Migrate,

@@ -16,7 +16,7 @@ use cohmem_kcore::{
     host::{ChunkSpec, Host, PageFacts, Pfn, Point, Privilege, WINDOW_PAGES},
     ledger::Ledger,
 };
-use cohmem_uapi::RANGE_ALIGN;
+use cohmem_uapi::{RANGE_ALIGN, args};
 
 use super::{
     FakeHost, Fallible, Home, Kind, Moment, PAGE, Pid,
@@ -65,6 +65,8 @@ impl FakeHost {
 /// First address above the user address space.
 pub(crate) const USER_END: u64 = 1 << 47;
 pub(crate) const PHYS_END: u64 = 1 << 46;
+/// The number of the calling process.
+pub(crate) const ASKER: u32 = 77;
 /// The node of all device memory.
 pub(crate) const NODE: u32 = 1;
 /// File descriptors from here on are no pagemap files.
@@ -169,6 +171,10 @@ impl Host for FakeHost {
 
     fn user(&self) -> u32 {
         self.caller()
+    }
+
+    fn calling_process(&self) -> u32 {
+        ASKER
     }
 
     fn own_space(&self) -> Result<FakeSpace, Errno> {
@@ -310,6 +316,15 @@ impl Host for FakeHost {
 
     fn now_ms(&self) -> u64 {
         self.now_ms_of_clock()
+    }
+
+    fn now_ns(&self) -> u64 {
+        // Every look at the clock is a nanosecond later.
+        self.0.nr_looks.fetch_add(1, Relaxed) + self.now_ms() * 1_000_000
+    }
+
+    fn trace(&self, device: u32, told: &args::Move) {
+        self.0.traced().push((device, *told));
     }
 
     fn reached(&self, point: Point) {
