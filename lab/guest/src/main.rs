@@ -21,6 +21,7 @@ mod isolation;
 mod lifecycle;
 mod module;
 mod poison;
+mod programs;
 mod quota;
 mod reasons;
 mod run;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         ("see", see::TESTS),
         ("module", module::TESTS),
         ("run", run::TESTS),
+        ("programs", programs::TESTS),
         ("poison", poison::TESTS),
         ("hooks", hooks::TESTS),
         ("dmirror", dmirror::TESTS),
