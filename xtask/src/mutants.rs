@@ -18,6 +18,7 @@ use crate::place::{TREE_VARIABLE, repository, target};
 
 mod engine;
 mod follow;
+mod idle;
 mod library;
 mod list;
 mod quota;
@@ -97,6 +98,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .iter()
         .chain(engine::MUTANTS)
         .chain(follow::MUTANTS)
+        .chain(idle::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
