@@ -21,6 +21,7 @@ mod engine;
 mod fault;
 mod follow;
 mod history;
+mod idle;
 mod library;
 mod list;
 mod quota;
@@ -101,6 +102,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(engine::MUTANTS)
         .chain(fault::MUTANTS)
         .chain(follow::MUTANTS)
+        .chain(idle::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)

@@ -23,6 +23,7 @@ mod isolation;
 mod lifecycle;
 mod module;
 mod poison;
+mod programs;
 mod quota;
 mod ranges;
 mod reasons;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ("see", see::TESTS),
         ("module", module::TESTS),
         ("run", run::TESTS),
+        ("programs", programs::TESTS),
         ("poison", poison::TESTS),
         ("faults", faults::TESTS),
         ("hooks", hooks::TESTS),

@@ -66,7 +66,7 @@ const PYTHON: &str = "/usr/bin/python3";
 const LONGEST: Duration = Duration::from_secs(240);
 
 /// A program under `cohmem run`, with its input and output.
-struct Run {
+pub(crate) struct Run {
     command: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -74,7 +74,7 @@ struct Run {
 
 impl Run {
     /// Starts it; a look is due every few milliseconds.
-    fn start(policy: &str, program: &[&str]) -> Self {
+    pub(crate) fn start(policy: &str, program: &[&str]) -> Self {
         let mut command = Command::new("cohmem")
             .args(["run", "--interval", "100ms", "--policy", policy, "--"])
             .args(program)
@@ -90,7 +90,7 @@ impl Run {
         }
     }
 
-    fn python(policy: &str, script: &str) -> Self {
+    pub(crate) fn python(policy: &str, script: &str) -> Self {
         Self::start(policy, &[PYTHON, "-c", script])
     }
 
@@ -101,18 +101,18 @@ impl Run {
         line.trim_end().to_owned()
     }
 
-    fn expect(&mut self, wanted: &str) {
+    pub(crate) fn expect(&mut self, wanted: &str) {
         assert_eq!(self.line(), wanted);
     }
 
     /// Lets the program go on from `input()`.
-    fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         let input = self.input.as_mut().expect("open");
         input.write_all(b"\n").expect("the program reads");
     }
 
     /// All processes below the command.
-    fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let mut found = Vec::new();
         let mut open = vec![self.command.id()];
         while let Some(pid) = open.pop() {
@@ -139,7 +139,7 @@ impl Run {
     }
 
     /// The status, what was printed, and the command's summary.
-    fn end(mut self) -> (ExitStatus, String, String) {
+    pub(crate) fn end(mut self) -> (ExitStatus, String, String) {
         self.input = None;
         let mut printed = String::new();
         self.output.read_to_string(&mut printed).expect("text");
@@ -149,7 +149,7 @@ impl Run {
         (self.command.wait().expect("wait"), printed, said)
     }
 
-    fn end_well(self, wanted: &str) -> String {
+    pub(crate) fn end_well(self, wanted: &str) -> String {
         let (status, printed, said) = self.end();
         assert!(status.success(), "{status}: {said}");
         assert_eq!(printed.trim_end(), wanted);
@@ -158,7 +158,7 @@ impl Run {
 }
 
 /// Frames of the private mappings whose line in `maps` is wanted.
-fn frames_of_process(pid: u32, is_wanted_fn: impl Fn(&str) -> bool) -> Vec<u64> {
+pub(crate) fn frames_of_process(pid: u32, is_wanted_fn: impl Fn(&str) -> bool) -> Vec<u64> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let mut frames = Vec::new();
     for line in maps.lines().filter(|line| is_wanted_fn(line)) {
@@ -175,7 +175,7 @@ fn frames_of_process(pid: u32, is_wanted_fn: impl Fn(&str) -> bool) -> Vec<u64> 
     frames
 }
 
-fn wait_until(what: &str, is_true_fn: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, is_true_fn: impl Fn() -> bool) {
     let begin = Instant::now();
     while !is_true_fn() {
         assert!(begin.elapsed() < LONGEST, "waited in vain: {what}");
@@ -183,12 +183,12 @@ fn wait_until(what: &str, is_true_fn: impl Fn() -> bool) {
     }
 }
 
-fn pages(mib: u64) -> u64 {
+pub(crate) fn pages(mib: u64) -> u64 {
     (mib << 20) / FRAME_BYTES
 }
 
 /// No process of the test is left, and no frame is in use.
-fn expect_nothing_left(device: &Device) {
+pub(crate) fn expect_nothing_left(device: &Device) {
     wait_until("all frames free", || device.allocated() == 0);
 }
 
