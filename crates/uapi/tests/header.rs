@@ -13,9 +13,10 @@ use std::{
 };
 
 use cohmem_uapi::{
-    ABI_VERSION, ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_STUCK,
-    MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NR_REASONS, PROC_SELF, PageEntry, QUERY_REASONS,
-    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
+    ABI_VERSION, ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_NESTED_JOBS,
+    MAX_OBJECTS, MAX_STUCK, MAX_USER_RUNS, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NR_REASONS,
+    ObjectKind, PROC_SELF, PageEntry, QUERY_REASONS, QUOTA_DEFAULT, QUOTA_INHERITED,
+    QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
 };
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../include/uapi");
@@ -83,6 +84,18 @@ fn crate_structures(values: &mut Values) {
         flags: u32, nr_max: u32, accounts_ptr: u64, nr_accounts: u32, default_flags: u32,
         default_limit: u64, reserved: [u64; 2],
     ]);
+    structure!(values, "job", args::Job, [
+        job: u64, limit: u64, flags: u32, pad: u32, reserved: [u64; 2],
+    ]);
+    structure!(values, "run", args::Run, [
+        run: u64, limit: u64, flags: u32, pad: u32, reserved: [u64; 2],
+    ]);
+    structure!(values, "object", args::Object, [
+        kind: u32, flags: u32, number: u64, limit: u64, charged: u64, user: u32, process: u32,
+    ]);
+    structure!(values, "objects", args::Objects, [
+        flags: u32, nr_max: u32, objects_ptr: u64, nr_objects: u32, pad: u32, reserved: [u64; 2],
+    ]);
 }
 
 fn crate_constants(values: &mut Values) {
@@ -100,6 +113,11 @@ fn crate_constants(values: &mut Values) {
     set("COHMEM_MAX_STUCK", MAX_STUCK.into());
     set("COHMEM_MAX_ACCOUNTS", MAX_ACCOUNTS.into());
     set("COHMEM_NR_REASONS", NR_REASONS as i128);
+    set("COHMEM_MAX_OBJECTS", MAX_OBJECTS.into());
+    set("COHMEM_MAX_NESTED_JOBS", MAX_NESTED_JOBS.into());
+    set("COHMEM_MAX_USER_RUNS", MAX_USER_RUNS.into());
+    set("COHMEM_OBJECT_JOB", ObjectKind::Job as i128);
+    set("COHMEM_OBJECT_RUN", ObjectKind::Run as i128);
     set("COHMEM_ATTACH_ALTMAP", ATTACH_ALTMAP.into());
     set("COHMEM_MIGRATE_FILL", MIGRATE_FILL.into());
     set("COHMEM_MIGRATE_SHARED", MIGRATE_SHARED.into());
@@ -120,6 +138,9 @@ fn crate_constants(values: &mut Values) {
         ("EVICT", ioctl::EVICT),
         ("SET_QUOTA", ioctl::SET_QUOTA),
         ("ACCOUNTS", ioctl::ACCOUNTS),
+        ("SET_JOB", ioctl::SET_JOB),
+        ("SET_RUN", ioctl::SET_RUN),
+        ("OBJECTS", ioctl::OBJECTS),
     ] {
         set(&format!("COHMEM_IOC_{name}"), value.into());
     }
