@@ -437,3 +437,32 @@ impl<W: Deref<Target = [AtomicU64]>> Accounts<W> {
         self.words.get(table.saturating_add(account.get()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn what_one_of_the_payers_does_not_allow_is_taken_back_from_the_others() {
+        let words: Vec<_> = (0..words_needed(1)).map(|_| AtomicU64::new(0)).collect();
+        let accounts = Accounts::new(words);
+        let user = accounts.open(Holder::User(7)).unwrap();
+        let job = accounts.open(Holder::Job(7)).unwrap();
+        accounts
+            .set_limit(Whose::One(Holder::Job(7)), Limit::Frames(10))
+            .unwrap();
+        // The room that both see first is gone when the second is charged, as when others race to it.
+        let payers = Payers::one(user).and(job).unwrap().and(job).unwrap();
+        assert_eq!(accounts.charge(payers, 12), 0);
+        assert_eq!((accounts.charged(user), accounts.charged(job)), (0, 0));
+        let payers = Payers::one(user).and(job).unwrap();
+        assert_eq!(accounts.charge(payers, 12), 10);
+        assert_eq!((accounts.charged(user), accounts.charged(job)), (10, 10));
+        accounts.uncharge(payers, 4);
+        assert_eq!((accounts.charged(user), accounts.charged(job)), (6, 6));
+    }
+}

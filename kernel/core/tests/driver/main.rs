@@ -6,6 +6,7 @@ mod fake;
 
 mod detach;
 mod errors;
+mod objects;
 mod poison;
 mod quota;
 mod random;

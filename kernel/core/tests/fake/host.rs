@@ -181,7 +181,7 @@ impl Host for FakeHost {
     }
 
     fn process(&self) -> u32 {
-        4711
+        self.process_number()
     }
 
     fn control_group(&self) -> FakeGroup {

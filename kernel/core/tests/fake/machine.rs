@@ -166,6 +166,12 @@ impl FakeHost {
         users.get(&thread::current().id()).copied().unwrap_or(USER)
     }
 
+    /// The number of every caller's process.
+    #[expect(clippy::unused_self, reason = "it is one of the machine's")]
+    pub(crate) const fn process_number(&self) -> u32 {
+        4711
+    }
+
     /// The calls of this thread come from the control group with these numbers, the root's first.
     pub(crate) fn join_group(&self, numbers: &[u64]) {
         let mut groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
