@@ -153,9 +153,10 @@ pub(crate) struct Asker {
 /// Why nobody can pay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unpaid {
+    /// The user has no account yet.
     NoAccount,
-    /// More jobs hold the asker than a frame can be charged to.
-    TooManyJobs,
+    /// There are more than a frame can be charged to: the asker is in too many jobs.
+    TooMany,
 }
 
 /// What is known of an account.
@@ -315,8 +316,9 @@ impl<W: Deref<Target = [AtomicU64]>> Accounts<W> {
         let user = self.find(Holder::User(asker.user));
         let mut payers = Payers::one(user.ok_or(Unpaid::NoAccount)?);
         if let Some(run) = asker.run {
-            let run = self.find(Holder::Run(run)).ok_or(Unpaid::NoAccount)?;
-            payers = payers.and(run).ok_or(Unpaid::TooManyJobs)?;
+            // It is there for as long as its file is open, and this is the second of several.
+            let run = self.find(Holder::Run(run)).ok_or(Unpaid::TooMany)?;
+            payers = payers.and(run).ok_or(Unpaid::TooMany)?;
         }
         if self.nr_jobs.load(Relaxed) == 0 {
             return Ok(payers);
@@ -326,7 +328,7 @@ impl<W: Deref<Target = [AtomicU64]>> Accounts<W> {
             let account = self.find(Holder::Job(job));
             // One that is none any more only waits for its frames.
             if let Some(job) = account.filter(|&job| self.limit(job) != Limit::Inherited) {
-                payers = payers.and(job).ok_or(Unpaid::TooManyJobs)?;
+                payers = payers.and(job).ok_or(Unpaid::TooMany)?;
             }
         }
         Ok(payers)

@@ -193,7 +193,7 @@ impl<H: Host> Migration<'_, H> {
                     match device.ledger().accounts().payers(self.host, self.asker) {
                         Ok(payers) => Some(payers),
                         Err(Unpaid::NoAccount) => return Ok(Step::NeedsAccount),
-                        Err(Unpaid::TooManyJobs) => None,
+                        Err(Unpaid::TooMany) => None,
                     }
                 }
             };

@@ -197,6 +197,12 @@ pub fn real_user() -> u32 {
     unsafe { bindings::cohmem_real_user() }
 }
 
+/// The caller's process, by its number in the initial process namespace.
+pub fn own_process() -> u32 {
+    // SAFETY: reads the current task's own state.
+    unsafe { bindings::cohmem_own_process() }
+}
+
 /// A fatal signal is pending for the caller.
 pub fn is_killed() -> bool {
     // SAFETY: reads the current task's own state.
@@ -269,7 +275,10 @@ plain!(
     args::Migrate,
     args::Query,
     args::Quota,
-    args::Accounts
+    args::Accounts,
+    args::Job,
+    args::Run,
+    args::Objects
 );
 
 /// Reads a value from the caller's memory. May sleep and fault.
