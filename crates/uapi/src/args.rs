@@ -302,3 +302,73 @@ pub struct History {
     /// Must be zero.
     pub reserved: [u64; 2],
 }
+
+/// `struct cohmem_job`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Job {
+    /// (in) Number of the control group.
+    pub job: u64,
+    /// (in) Frames that it may hold.
+    pub limit: u64,
+    /// (in) 0, [`crate::QUOTA_UNLIMITED`] or [`crate::QUOTA_INHERITED`].
+    pub flags: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_run`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Run {
+    /// (out) Number of the run instance.
+    pub run: u64,
+    /// (in) Frames that it may hold.
+    pub limit: u64,
+    /// (in) 0 or [`crate::QUOTA_UNLIMITED`].
+    pub flags: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_object`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Object {
+    /// (out) [`crate::ObjectKind`].
+    pub kind: u32,
+    /// (out) 0, [`crate::QUOTA_UNLIMITED`] or [`crate::QUOTA_INHERITED`].
+    pub flags: u32,
+    /// (out) Number of the control group or of the run instance.
+    pub number: u64,
+    /// (out) Frames that it may hold; 0 with a flag.
+    pub limit: u64,
+    /// (out) Frames charged to it.
+    pub charged: u64,
+    /// (out) Real user who made the run instance; 0 for a job.
+    pub user: u32,
+    /// (out) Process that made the run instance; 0 for a job.
+    pub process: u32,
+}
+
+/// `struct cohmem_objects`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Objects {
+    /// (in) None defined yet.
+    pub flags: u32,
+    /// (in) Entries at `objects_ptr`.
+    pub nr_max: u32,
+    /// (in) Array of [`Object`], or 0.
+    pub objects_ptr: u64,
+    /// (out) Objects with a charge or a limit.
+    pub nr_objects: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}

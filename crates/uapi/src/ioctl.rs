@@ -43,3 +43,9 @@ pub const HISTORY: u32 = read_write::<args::History>(0x14);
 pub const SET_QUOTA: u32 = read_write::<args::Quota>(0x20);
 /// Device node: [`args::Accounts`].
 pub const ACCOUNTS: u32 = read_write::<args::Accounts>(0x21);
+/// Device node: [`args::Job`].
+pub const SET_JOB: u32 = read_write::<args::Job>(0x22);
+/// Device node: [`args::Run`].
+pub const SET_RUN: u32 = read_write::<args::Run>(0x23);
+/// Device node: [`args::Objects`].
+pub const OBJECTS: u32 = read_write::<args::Objects>(0x24);

@@ -15,9 +15,10 @@ use std::{
 
 use cohmem_uapi::{
     ABI_VERSION, ATTACH_ALTMAP, Cause, Direction, Event, FRAME_BYTES, HISTORY_ALL, HISTORY_STAYED,
-    Holder, MAX_ACCOUNTS, MAX_DEVICES, MAX_MOVES, MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL,
-    MIGRATE_SHARED, NO_DEVICE, NO_FRAME, NR_REASONS, PROC_SELF, PageEntry, QUERY_REASONS,
-    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
+    Holder, MAX_ACCOUNTS, MAX_DEVICES, MAX_MOVES, MAX_NESTED_JOBS, MAX_OBJECTS, MAX_STUCK,
+    MAX_USER_RUNS, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NO_DEVICE, NO_FRAME, NR_REASONS,
+    ObjectKind, PROC_SELF, PageEntry, QUERY_REASONS, QUOTA_DEFAULT, QUOTA_INHERITED,
+    QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
 };
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../include/uapi");
@@ -96,6 +97,18 @@ fn crate_structures(values: &mut Values) {
         start: u64, length: u64, proc_fd: i32, flags: u32, since: u64, moves_ptr: u64, nr_max: u32,
         nr_moves: u32, next: u64, nr_lost: u64, now_ns: u64, reserved: [u64; 2],
     ]);
+    structure!(values, "job", args::Job, [
+        job: u64, limit: u64, flags: u32, pad: u32, reserved: [u64; 2],
+    ]);
+    structure!(values, "run", args::Run, [
+        run: u64, limit: u64, flags: u32, pad: u32, reserved: [u64; 2],
+    ]);
+    structure!(values, "object", args::Object, [
+        kind: u32, flags: u32, number: u64, limit: u64, charged: u64, user: u32, process: u32,
+    ]);
+    structure!(values, "objects", args::Objects, [
+        flags: u32, nr_max: u32, objects_ptr: u64, nr_objects: u32, pad: u32, reserved: [u64; 2],
+    ]);
 }
 
 fn crate_constants(values: &mut Values) {
@@ -114,6 +127,11 @@ fn crate_constants(values: &mut Values) {
     set("COHMEM_MAX_ACCOUNTS", MAX_ACCOUNTS.into());
     set("COHMEM_MAX_MOVES", MAX_MOVES.into());
     set("COHMEM_NR_REASONS", NR_REASONS as i128);
+    set("COHMEM_MAX_OBJECTS", MAX_OBJECTS.into());
+    set("COHMEM_MAX_NESTED_JOBS", MAX_NESTED_JOBS.into());
+    set("COHMEM_MAX_USER_RUNS", MAX_USER_RUNS.into());
+    set("COHMEM_OBJECT_JOB", ObjectKind::Job as i128);
+    set("COHMEM_OBJECT_RUN", ObjectKind::Run as i128);
     set("COHMEM_ATTACH_ALTMAP", ATTACH_ALTMAP.into());
     set("COHMEM_MIGRATE_FILL", MIGRATE_FILL.into());
     set("COHMEM_MIGRATE_SHARED", MIGRATE_SHARED.into());
@@ -141,6 +159,9 @@ fn crate_constants(values: &mut Values) {
         ("HISTORY", ioctl::HISTORY),
         ("SET_QUOTA", ioctl::SET_QUOTA),
         ("ACCOUNTS", ioctl::ACCOUNTS),
+        ("SET_JOB", ioctl::SET_JOB),
+        ("SET_RUN", ioctl::SET_RUN),
+        ("OBJECTS", ioctl::OBJECTS),
     ] {
         set(&format!("COHMEM_IOC_{name}"), value.into());
     }

@@ -29,10 +29,16 @@
 #define COHMEM_MAX_DEVICES	16
 /* Entries that the list of stuck frames holds at most. */
 #define COHMEM_MAX_STUCK	4096
-/* Users that can have an account with a device at a time. */
+/* Users that can have an account with a device at a time; also jobs, and also run instances. */
 #define COHMEM_MAX_ACCOUNTS	256
 /* Records that HISTORY returns at a time. */
 #define COHMEM_MAX_MOVES	4096
+/* Entries that the list of quota objects holds at most: jobs and run instances. */
+#define COHMEM_MAX_OBJECTS	512
+/* Jobs, one in the other, that a frame can be charged to. */
+#define COHMEM_MAX_NESTED_JOBS	4
+/* Run instances that a user can have with a device at a time. */
+#define COHMEM_MAX_USER_RUNS	16
 /* Entries of every array of counts by reason. */
 #define COHMEM_NR_REASONS	32
 
@@ -78,7 +84,7 @@ enum cohmem_reason {
 	COHMEM_REASON_OTHER_DEVICE	= 17,
 	/** @COHMEM_REASON_POISONED: the hardware lost the page's content. */
 	COHMEM_REASON_POISONED		= 18,
-	/** @COHMEM_REASON_QUOTA: the quota of the user who asked is used up. */
+	/** @COHMEM_REASON_QUOTA: the quota of the user, job or run instance that asked is used up. */
 	COHMEM_REASON_QUOTA		= 19,
 	/** @COHMEM_REASON_NO_FRAME: the device has no free frame. */
 	COHMEM_REASON_NO_FRAME		= 20,
@@ -299,8 +305,10 @@ enum cohmem_direction {
  * signal ends the call early with success and @next short of the end, or with
  * EINTR when nothing was done.
  *
- * Each frame that a page comes to is charged to the caller's real user until the page
- * has left it again, see struct cohmem_quota.
+ * Each frame that a page comes to is charged to the caller's real user, to the jobs that
+ * the calling task is in, and to the run instance that the open file is, until the page
+ * has left it again: see struct cohmem_quota, cohmem_job and cohmem_run. Each of them must
+ * allow it, else the page stays with COHMEM_REASON_QUOTA.
  *
  * Errors: ENODATA @length is 0; EDOM misaligned; EOVERFLOW the range wraps; ERANGE it
  * ends above the user address space; EADDRNOTAVAIL no mapping lies in it; EILSEQ
@@ -616,6 +624,126 @@ struct cohmem_history {
 	__u64 reserved[2];
 };
 
+/**
+ * struct cohmem_job - argument of COHMEM_IOC_SET_JOB
+ * @job: (in) number of a control group of the unified hierarchy (cgroup v2): the inode
+ *	number of its directory
+ * @limit: (in) frames that the job may hold, 0 allowed; 0 with a flag
+ * @flags: (in) 0, COHMEM_QUOTA_UNLIMITED to count only, or COHMEM_QUOTA_INHERITED: the
+ *	group is no job any more
+ * @pad: (reserved)
+ * @reserved: (reserved)
+ *
+ * Makes a control group with all those below it a job, or changes its limit. From then on
+ * each frame that a task in it asks for is charged to the job, until it is freed: also
+ * when the task is in another group by then, or the group is gone. A job at the limit gets
+ * no further frame, and pages stay with COHMEM_REASON_QUOTA. When the command returns, no
+ * frame above the new limit is handed out any more; those that it holds already stay.
+ * Frames from before it was a job are not counted. Jobs may lie in one another; a task in
+ * more than COHMEM_MAX_NESTED_JOBS of them gets no frame. Whether there is such a group is
+ * not asked: its number is never another's until the next boot. Jobs end with the
+ * attachment.
+ *
+ * Needs CAP_SYS_ADMIN. Waits for the batches that are under way.
+ *
+ * Errors: EPERM no CAP_SYS_ADMIN; EINVAL a field that must be 0 is not, or the flags
+ * exclude each other; ERANGE @job is 0 or more than 2^62 - 1, or @limit is more than 2^52;
+ * ENOSPC there are COHMEM_MAX_ACCOUNTS other jobs; ENODEV the device was detached.
+ */
+struct cohmem_job {
+	__u64 job;
+	__u64 limit;
+	__u32 flags;
+	__u32 pad;
+	__u64 reserved[2];
+};
+
+/**
+ * struct cohmem_run - argument of COHMEM_IOC_SET_RUN
+ * @run: (out) number of the run instance, never another's while the device is attached
+ * @limit: (in) frames that it may hold, 0 allowed; 0 with UNLIMITED
+ * @flags: (in) 0 or COHMEM_QUOTA_UNLIMITED
+ * @pad: (reserved)
+ * @reserved: (reserved)
+ *
+ * Makes this open file a run instance, or changes its limit: each frame that is asked for
+ * through it from then on, by whoever has a descriptor of it, is charged to the instance
+ * until it is freed. At the limit pages stay with COHMEM_REASON_QUOTA, and what it holds
+ * already stays. The instance ends when the last descriptor is closed; it is listed until
+ * its last frame is freed.
+ *
+ * Needs no privilege: it bounds only what comes through a file of the caller's. Waits for
+ * the batches that are under way.
+ *
+ * Errors: EINVAL a field that must be 0 is not; ERANGE @limit is more than 2^52; EDQUOT the
+ * caller's user has COHMEM_MAX_USER_RUNS of them, those that ended and hold frames
+ * included; ENOSPC there are COHMEM_MAX_ACCOUNTS of them; ENODEV the device was detached.
+ */
+struct cohmem_run {
+	__u64 run;
+	__u64 limit;
+	__u32 flags;
+	__u32 pad;
+	__u64 reserved[2];
+};
+
+/**
+ * enum cohmem_object_kind - what a quota object is
+ */
+enum cohmem_object_kind {
+	/** @COHMEM_OBJECT_JOB: a control group with those below it. */
+	COHMEM_OBJECT_JOB	= 1,
+	/** @COHMEM_OBJECT_RUN: what comes through one open file. */
+	COHMEM_OBJECT_RUN	= 2,
+};
+
+/**
+ * struct cohmem_object - what one job or run instance holds of a device
+ * @kind: (out) enum cohmem_object_kind
+ * @flags: (out) 0, COHMEM_QUOTA_UNLIMITED, or COHMEM_QUOTA_INHERITED: it has ended, and
+ *	is listed for the frames that it holds
+ * @number: (out) number of the control group or of the run instance
+ * @limit: (out) frames that it may hold; 0 with a flag
+ * @charged: (out) frames charged to it; more than the limit when that was set later
+ * @user: (out) real user who made the run instance; 0 for a job
+ * @process: (out) process that made the run instance, by its number in the initial
+ *	process namespace; 0 for a job
+ */
+struct cohmem_object {
+	__u32 kind;
+	__u32 flags;
+	__u64 number;
+	__u64 limit;
+	__u64 charged;
+	__u32 user;
+	__u32 process;
+};
+
+/**
+ * struct cohmem_objects - argument of COHMEM_IOC_OBJECTS
+ * @flags: (in) none defined yet
+ * @nr_max: (in) entries at @objects_ptr, at most COHMEM_MAX_OBJECTS
+ * @objects_ptr: (in) array of struct cohmem_object; or 0
+ * @nr_objects: (out) jobs and run instances that are, or hold frames; may be more than
+ *	@nr_max
+ * @pad: (reserved)
+ * @reserved: (reserved)
+ *
+ * Lists the quota objects other than users, which COHMEM_IOC_ACCOUNTS lists. Each charge is
+ * a snapshot, as there.
+ *
+ * Errors: ENODEV the device was detached; EMSGSIZE @nr_max is over the limit; ENOMEM no
+ * memory for the call's own array.
+ */
+struct cohmem_objects {
+	__u32 flags;
+	__u32 nr_max;
+	__u64 objects_ptr;
+	__u32 nr_objects;
+	__u32 pad;
+	__u64 reserved[2];
+};
+
 /* On both nodes. */
 #define COHMEM_IOC_VERSION	_IOWR(COHMEM_IOC_MAGIC, 0x00, struct cohmem_version)
 /* On the control node. */
@@ -631,5 +759,8 @@ struct cohmem_history {
 #define COHMEM_IOC_HISTORY	_IOWR(COHMEM_IOC_MAGIC, 0x14, struct cohmem_history)
 #define COHMEM_IOC_SET_QUOTA	_IOWR(COHMEM_IOC_MAGIC, 0x20, struct cohmem_quota)
 #define COHMEM_IOC_ACCOUNTS	_IOWR(COHMEM_IOC_MAGIC, 0x21, struct cohmem_accounts)
+#define COHMEM_IOC_SET_JOB	_IOWR(COHMEM_IOC_MAGIC, 0x22, struct cohmem_job)
+#define COHMEM_IOC_SET_RUN	_IOWR(COHMEM_IOC_MAGIC, 0x23, struct cohmem_run)
+#define COHMEM_IOC_OBJECTS	_IOWR(COHMEM_IOC_MAGIC, 0x24, struct cohmem_objects)
 
 #endif /* _UAPI_LINUX_COHMEM_H */

@@ -8,10 +8,12 @@ use cohmem_uapi::{ABI_VERSION, Cause, MAX_DEVICES, Reason, State, args};
 
 use crate::{
     Errno,
+    accounts::Asker,
     device::{Attribute, Device, DeviceId},
     drain::Eviction,
     host::{Host, Mapping, PageFacts, Pfn, Privilege, SleepLock, WINDOW_PAGES},
     migrate::Migration,
+    node::OpenNode,
     query::Query,
     request::{self, AttachRequest, EvictRequest, MigrateRequest, QueryRequest},
     window::Scratch,
@@ -405,14 +407,18 @@ impl<H: Host> Driver<H> {
     /// # Errors
     ///
     /// As the header says.
-    pub fn migrate(&self, id: DeviceId, args: &mut args::Migrate) -> Result<(), Errno> {
+    pub fn migrate(&self, node: &OpenNode, args: &mut args::Migrate) -> Result<(), Errno> {
+        let id = node.id();
         let request = MigrateRequest::check(&self.host, args)?;
         self.gate.read().device(id)?;
         let migration = Migration {
             host: &self.host,
             gate: &self.gate,
             id,
-            user: self.host.user(),
+            asker: Asker {
+                user: self.host.user(),
+                run: node.run(),
+            },
             space: request::space(&self.host, args.proc_fd)?,
             request,
             scratch: Scratch::new(&self.host)?,

@@ -203,6 +203,8 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     type Stock: Debug;
     /// A batch of pages in flight.
     type Batch<'b>: Batch<Self>;
+    /// A control group that cannot go away while this is held.
+    type Group: ControlGroup;
 
     /// A lock around `value`. May sleep.
     fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<Self::Lock<T>, Errno>;
@@ -244,6 +246,8 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     fn user(&self) -> u32;
     /// The calling process's number in the initial PID namespace.
     fn calling_process(&self) -> u32;
+    /// The control group that the calling task is in, as of now.
+    fn control_group(&self) -> Self::Group;
     /// The calling process's address space.
     fn own_space(&self) -> Result<Self::Space, Errno>;
     /// The address space behind an open `/proc/PID/pagemap` or `/proc/PID/mem`: `EBADF`, `EBADFD`,
@@ -319,6 +323,13 @@ pub trait SleepLock<T>: Debug + Send + Sync {
     fn read(&self) -> Self::ReadGuard<'_>;
     /// Waits for exclusive access.
     fn write(&self) -> Self::WriteGuard<'_>;
+}
+
+/// A control group of the unified hierarchy.
+pub trait ControlGroup {
+    /// The number of the group on the way from the root (level 0) to this one; `None` below this one.
+    /// It is that of the group's directory, and never another group's until the next boot.
+    fn number_at(&self, level: u32) -> Option<u64>;
 }
 
 /// A registered chunk of device memory: one pgmap.

@@ -7,13 +7,13 @@ use cohmem_uapi::{Direction, FRAME_BYTES, MAX_DEVICES, Reason};
 
 use crate::{
     Errno,
-    accounts::AccountIndex,
     classify::{self, Origin, Verdict},
     device::Device,
     driver::Table,
     history::ProcessId,
     host::{AddressSpace, Host, LockedSpace, Select, Span, Vma, WINDOW_PAGES},
     migrate::Step,
+    payers::Payers,
     request::MigrateRequest,
     tell::{BatchPages, Teller},
     window::{Cargo, Destination, Fate, Scratch, Supply, carry},
@@ -30,10 +30,10 @@ pub(crate) struct WindowWork<'a, H: Host> {
     pub(crate) table: &'a Table<H>,
     pub(crate) device: &'a Device<H>,
     pub(crate) request: &'a MigrateRequest,
-    /// Whom frames are charged to; there is one when pages go to the device.
-    pub(crate) payer: Option<AccountIndex>,
     /// Whose pages they are.
     pub(crate) process: ProcessId,
+    /// Whom frames are charged to; without anybody no page goes to the device.
+    pub(crate) payers: Option<Payers>,
     pub(crate) has_swapped: bool,
     pub(crate) vma: Vma,
     pub(crate) window: Span,
@@ -231,15 +231,14 @@ impl<'a, H: Host> WindowWork<'a, H> {
         let frames = frames.get_mut(pages).unwrap_or_default();
         let mut destination = match self.request.direction {
             Direction::ToDevice => {
-                let payer = self.payer.ok_or(Errno::EIO)?;
                 let nr_wanted = verdicts
                     .iter()
                     .filter(|&&verdict| cargo.includes(verdict))
                     .count();
                 Destination::Device {
                     device: self.device,
-                    supply: Supply::new(payer, nr_wanted as u64),
                     frames: &mut *frames,
+                    supply: Supply::new(self.payers, nr_wanted as u64),
                 }
             }
             Direction::ToSystem => Destination::System { stock, nr_stock },

@@ -17,11 +17,11 @@ use cohmem_uapi::Reason;
 
 use crate::{
     Errno,
-    accounts::AccountIndex,
     classify::{Origin, Verdict},
     device::Device,
     host::{Batch, Host, Mapping, PageFacts, Point, Source, WINDOW_PAGES},
     ledger::Ledger,
+    payers::Payers,
 };
 
 /// What became of one page.
@@ -145,19 +145,19 @@ impl<H: Host> Destination<'_, H> {
     }
 }
 
-/// Frames taken from a ledger in runs, charged to one account, handed out one by one.
+/// Frames taken from a ledger in runs, charged to the same payers, handed out one by one.
 #[derive(Debug)]
 pub(crate) struct Supply {
-    payer: AccountIndex,
+    payers: Option<Payers>,
     next: u64,
     end: u64,
     nr_wanted: u64,
 }
 
 impl Supply {
-    pub(crate) const fn new(payer: AccountIndex, nr_wanted: u64) -> Self {
+    pub(crate) const fn new(payers: Option<Payers>, nr_wanted: u64) -> Self {
         Self {
-            payer,
+            payers,
             next: 0,
             end: 0,
             nr_wanted,
@@ -166,7 +166,7 @@ impl Supply {
 
     fn next<H: Host>(&mut self, host: &H, ledger: &Ledger<H>) -> Result<FrameIndex, Reason> {
         if self.next >= self.end {
-            let run = ledger.take(host, self.payer, self.nr_wanted.max(1))?;
+            let run = ledger.take(host, self.payers, self.nr_wanted.max(1))?;
             self.next = run.start().get();
             self.end = self.next.saturating_add(run.len());
         }

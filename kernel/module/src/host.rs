@@ -14,6 +14,7 @@ use cohmem_kcore::{
 use cohmem_ksys::{
     arrays::Arrays,
     batch::Batch,
+    group::Group,
     memory::{Buffer, Shared, Words},
     page::Page,
     process::{self, Mm},
@@ -45,6 +46,7 @@ impl Host for Kernel {
     type Arrays = Arrays;
     type Stock = Stock;
     type Batch<'b> = Batch<'b>;
+    type Group = Group;
 
     fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<RwLock<T>, Errno> {
         RwLock::new(value)
@@ -126,6 +128,10 @@ impl Host for Kernel {
 
     fn calling_process(&self) -> u32 {
         process::calling_process()
+    }
+
+    fn control_group(&self) -> Group {
+        Group::of_caller()
     }
 
     fn own_space(&self) -> Result<Mm, Errno> {

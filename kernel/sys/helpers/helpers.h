@@ -15,6 +15,7 @@
 struct anon_vma;
 struct attribute;
 struct attribute_group;
+struct cgroup;
 struct class;
 struct dentry;
 struct dev_ext_attribute;
@@ -118,6 +119,9 @@ u64 cohmem_user_end(void);
 u32 cohmem_real_user(void);
 u32 cohmem_current_process(void);
 void cohmem_mm_process(struct mm_struct *mm, u32 *number, u64 *began_ns);
+struct cgroup *cohmem_own_cgroup(void);
+u64 cohmem_cgroup_number_at(struct cgroup *group, int level);
+void cohmem_cgroup_put(struct cgroup *group);
 bool cohmem_is_killed(void);
 bool cohmem_is_signalled(void);
 unsigned long cohmem_copy_from_user(void *to, u64 from, size_t bytes);

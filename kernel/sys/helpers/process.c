@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
-/* `current` and what it leads to are macros; references to address spaces and user copies are inline. */
+/*
+ * `current` and what it leads to are macros; references to address spaces and control groups and user
+ * copies are inline.
+ */
+#include <linux/cgroup.h>
 #include <linux/cred.h>
+#include <linux/err.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
 #include <linux/rcupdate.h>
@@ -68,6 +73,46 @@ void cohmem_mm_process(struct mm_struct *mm, u32 *number, u64 *began_ns)
 	rcu_read_unlock();
 #endif
 }
+
+#ifdef CONFIG_CGROUPS
+struct cgroup *cohmem_own_cgroup(void)
+{
+	struct cgroup *group;
+
+	rcu_read_lock();
+	group = task_dfl_cgroup(current);
+	if (!cgroup_tryget(group))
+		group = NULL;
+	rcu_read_unlock();
+	return group;
+}
+
+u64 cohmem_cgroup_number_at(struct cgroup *group, int level)
+{
+	struct cgroup *ancestor = cgroup_ancestor(group, level);
+
+	return ancestor ? cgroup_id(ancestor) : 0;
+}
+
+void cohmem_cgroup_put(struct cgroup *group)
+{
+	cgroup_put(group);
+}
+#else
+struct cgroup *cohmem_own_cgroup(void)
+{
+	return ERR_PTR(-EOPNOTSUPP);
+}
+
+u64 cohmem_cgroup_number_at(struct cgroup *group, int level)
+{
+	return 0;
+}
+
+void cohmem_cgroup_put(struct cgroup *group)
+{
+}
+#endif
 
 bool cohmem_is_killed(void)
 {

@@ -286,7 +286,10 @@ plain!(
     args::Quota,
     args::Accounts,
     args::Range,
-    args::History
+    args::History,
+    args::Job,
+    args::Run,
+    args::Objects
 );
 
 /// Reads a value from the caller's memory. May sleep and fault.

@@ -7,6 +7,7 @@ mod fake;
 mod detach;
 mod errors;
 mod history;
+mod objects;
 mod poison;
 mod quota;
 mod random;

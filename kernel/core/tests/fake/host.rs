@@ -13,7 +13,7 @@ use std::{
 
 use cohmem_kcore::{
     Errno,
-    host::{ChunkSpec, Host, PageFacts, Pfn, Point, Privilege, WINDOW_PAGES},
+    host::{ChunkSpec, ControlGroup, Host, PageFacts, Pfn, Point, Privilege, WINDOW_PAGES},
     ledger::Ledger,
 };
 use cohmem_uapi::{RANGE_ALIGN, args};
@@ -62,6 +62,16 @@ impl FakeHost {
     }
 }
 
+/// A control group: the numbers from the root's on.
+#[derive(Debug)]
+pub(crate) struct FakeGroup(Vec<u64>);
+
+impl ControlGroup for FakeGroup {
+    fn number_at(&self, level: u32) -> Option<u64> {
+        self.0.get(usize::try_from(level).unwrap()).copied()
+    }
+}
+
 /// First address above the user address space.
 pub(crate) const USER_END: u64 = 1 << 47;
 pub(crate) const PHYS_END: u64 = 1 << 46;
@@ -84,6 +94,7 @@ impl Host for FakeHost {
     type Space = FakeSpace;
     type Arrays = FakeArrays;
     type Stock = FakeStock;
+    type Group = FakeGroup;
     type Batch<'b> = FakeBatch<'b>;
 
     fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<Gate<T>, Errno> {
@@ -175,6 +186,10 @@ impl Host for FakeHost {
 
     fn calling_process(&self) -> u32 {
         ASKER
+    }
+
+    fn control_group(&self) -> FakeGroup {
+        FakeGroup(self.groups())
     }
 
     fn own_space(&self) -> Result<FakeSpace, Errno> {

@@ -56,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) may_move_shared: AtomicBool,
     /// Who calls, by thread.
     users: Mutex<HashMap<ThreadId, u32>>,
+    /// In which control group, from the root's number on, by thread.
+    groups: Mutex<HashMap<ThreadId, Vec<u64>>>,
     pub(crate) nr_drains: AtomicU64,
     /// Looks at the clock.
     pub(crate) nr_looks: AtomicU64,
@@ -92,6 +94,7 @@ impl FakeHost {
             may_administrate: AtomicBool::new(true),
             may_move_shared: AtomicBool::new(true),
             users: Mutex::default(),
+            groups: Mutex::default(),
             nr_drains: AtomicU64::new(0),
             nr_looks: AtomicU64::new(0),
             traced: Mutex::default(),
@@ -174,6 +177,18 @@ impl FakeHost {
     pub(crate) fn caller(&self) -> u32 {
         let users = self.0.users.lock().unwrap_or_else(PoisonError::into_inner);
         users.get(&thread::current().id()).copied().unwrap_or(USER)
+    }
+
+    /// The calls of this thread come from the control group with these numbers, the root's first.
+    pub(crate) fn join_group(&self, numbers: &[u64]) {
+        let mut groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(thread::current().id(), numbers.to_vec());
+    }
+
+    pub(crate) fn groups(&self) -> Vec<u64> {
+        let groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = groups.get(&thread::current().id());
+        own.cloned().unwrap_or_else(|| vec![1])
     }
 
     // Processes.
