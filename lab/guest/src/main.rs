@@ -20,6 +20,7 @@ mod hooks;
 mod isolation;
 mod lifecycle;
 mod module;
+mod objects;
 mod poison;
 mod quota;
 mod reasons;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("reasons", reasons::TESTS),
         ("isolation", isolation::TESTS),
         ("quota", quota::TESTS),
+        ("objects", objects::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),
