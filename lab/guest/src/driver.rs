@@ -3,7 +3,8 @@
 use std::{fs::File, io::Error, ops::Range};
 
 use cohmem_uapi::{
-    Direction, FRAME_BYTES, PROC_SELF, PageEntry, Reason, ReasonCounts, args, ioctl,
+    Direction, FRAME_BYTES, MAX_OBJECTS, ObjectKind, PROC_SELF, PageEntry, Reason, ReasonCounts,
+    args, ioctl,
 };
 
 use crate::sys::{
@@ -434,5 +435,55 @@ impl Device {
             argument.map_ptr += nr_done * size_of::<u16>() as u64;
         }
         Some(map.into_iter().map(PageEntry::from_raw).collect())
+    }
+
+    /// Another open file of the same device.
+    pub(crate) fn opened_again(&self) -> Self {
+        let mut again = Self::open_attached(self.number, self.range.clone());
+        again.is_attached = false;
+        again
+    }
+
+    /// Makes a control group a job with so many frames, and no flags; or with flags.
+    pub(crate) fn set_job(&self, job: u64, flags: u32, limit: u64) -> Result<(), Error> {
+        let mut argument = args::Job {
+            job,
+            flags,
+            limit,
+            ..args::Job::default()
+        };
+        command(&self.file, ioctl::SET_JOB, &mut argument)
+    }
+
+    /// Makes this open file a run instance with so many frames, and tells its number.
+    pub(crate) fn set_run(&self, limit: u64) -> Result<u64, Error> {
+        let mut argument = args::Run {
+            limit,
+            ..args::Run::default()
+        };
+        command(&self.file, ioctl::SET_RUN, &mut argument)?;
+        Ok(argument.run)
+    }
+
+    /// The jobs and run instances that are, or hold frames.
+    pub(crate) fn objects(&self) -> Vec<args::Object> {
+        let mut list = vec![args::Object::default(); MAX_OBJECTS as usize];
+        let mut answer = args::Objects {
+            nr_max: MAX_OBJECTS,
+            objects_ptr: list.as_mut_ptr().addr() as u64,
+            ..args::Objects::default()
+        };
+        command(&self.file, ioctl::OBJECTS, &mut answer).expect("objects");
+        list.truncate(usize::try_from(answer.nr_objects).expect("small"));
+        list
+    }
+
+    /// Frames charged to a job or a run instance that is listed.
+    pub(crate) fn charged_to(&self, kind: ObjectKind, number: u64) -> Option<u64> {
+        let objects = self.objects();
+        let mut matching = objects
+            .iter()
+            .filter(|object| (object.kind, object.number) == (kind as u32, number));
+        Some(matching.next()?.charged)
     }
 }

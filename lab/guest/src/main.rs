@@ -22,6 +22,7 @@ mod hooks;
 mod isolation;
 mod lifecycle;
 mod module;
+mod objects;
 mod poison;
 mod programs;
 mod quota;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         ("quota", quota::TESTS),
         ("ranges", ranges::TESTS),
         ("history", history::TESTS),
+        ("objects", objects::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),
