@@ -127,7 +127,7 @@ struct cohmem_version {
  * misaligned; EOVERFLOW the range wraps or ends above the processor's physical
  * addresses; EADDRINUSE it holds System RAM; EADDRNOTAVAIL the firmware did not
  * reserve all of it for special purpose; EBUSY another driver has claimed a part;
- * ENOSPC COHMEM_MAX_DEVICES are attached; ENOMEM no memory for struct pages; EAGAIN
+ * ENOSPC COHMEM_MAX_DEVICES are attached; ENOMEM no memory, as a rule for struct pages; EAGAIN
  * hibernation is under way.
  */
 struct cohmem_attach {

@@ -34,7 +34,13 @@ impl Claim {
         }
         // SAFETY: a request for any range is refused or granted by the kernel.
         if !unsafe { bindings::cohmem_request_range(phys, bytes) } {
-            return Err(Errno::EBUSY);
+            // The kernel does not say whether it lacked memory to note the claim.
+            let is_claimed = claim_in(phys..phys.saturating_add(bytes)).is_some();
+            return Err(if is_claimed {
+                Errno::EBUSY
+            } else {
+                Errno::ENOMEM
+            });
         }
         // INVARIANT: requested just now.
         Ok(Self {

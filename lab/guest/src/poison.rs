@@ -49,7 +49,6 @@ fn a_poisoned_page_is_told_and_contained() {
     );
     assert_eq!(device.info().nr_poisoned, 1);
     assert_eq!(device.allocated(), memory.nr_pages() - 1);
-    // Beside a hole, and beside pages that were swapped out.
     let lost = device.query(&memory)[7];
     assert_eq!(
         (lost.tier(), lost.reason()),
