@@ -178,9 +178,9 @@ fn source() -> (String, String) {
                 .wrapping_add(step);
         }
     }
-    write!(
+    writeln!(
         source,
-        "int main(void) {{ unsigned long x = 1;{calls} printf(\"%lu\\n\", x); }}\n"
+        "int main(void) {{ unsigned long x = 1;{calls} printf(\"%lu\\n\", x); }}"
     )
     .expect("a string");
     (source, sum.to_string())
