@@ -18,7 +18,10 @@ use crate::place::{TREE_VARIABLE, repository, target};
 
 mod debug;
 mod engine;
+mod fault;
 mod follow;
+mod history;
+mod idle;
 mod library;
 mod list;
 mod private;
@@ -103,12 +106,15 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
     list::MUTANTS
         .iter()
         .chain(engine::MUTANTS)
+        .chain(fault::MUTANTS)
         .chain(follow::MUTANTS)
+        .chain(idle::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
         .chain(debug::MUTANTS)
         .chain(private::MUTANTS)
+        .chain(history::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

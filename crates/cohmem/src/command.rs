@@ -5,7 +5,7 @@
 
 use std::{error, fmt, io};
 
-use cohmem_uapi::{FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_STUCK, RANGE_ALIGN};
+use cohmem_uapi::{FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_MOVES, MAX_STUCK, RANGE_ALIGN};
 
 use crate::error::{Cause, Error, ErrorKind};
 
@@ -14,6 +14,7 @@ use crate::error::{Cause, Error, ErrorKind};
 pub(crate) enum Command {
     Version,
     List,
+    Range,
     Attach {
         start: u64,
         length: u64,
@@ -47,6 +48,11 @@ pub(crate) enum Command {
     },
     Accounts {
         device: u32,
+    },
+    History {
+        device: u32,
+        start: u64,
+        length: u64,
     },
 }
 
@@ -87,7 +93,10 @@ impl Failed {
                 libc::ENOSPC,
             ) => ErrorKind::TooMany,
             (
-                Command::Detach { .. } | Command::Evict { .. } | Command::Accounts { .. },
+                Command::Detach { .. }
+                | Command::Evict { .. }
+                | Command::Accounts { .. }
+                | Command::History { .. },
                 libc::EMSGSIZE,
             ) => ErrorKind::TooMany,
             (Command::SetQuota { .. }, libc::ERANGE) => ErrorKind::OutOfRange,
@@ -101,13 +110,15 @@ impl Failed {
             (Command::Migrate { .. } | Command::Query { .. }, libc::EADDRNOTAVAIL) => {
                 ErrorKind::NotMapped
             }
-            (Command::Migrate { .. } | Command::Query { .. }, libc::EBADF | libc::EBADFD) => {
-                ErrorKind::WrongFile
-            }
-            (Command::Migrate { .. } | Command::Query { .. }, libc::ESRCH) => ErrorKind::NoProcess,
-            (Command::Migrate { .. } | Command::Query { .. }, libc::ERANGE) => {
-                ErrorKind::OutOfRange
-            }
+            (Command::Range, libc::ENODATA) => ErrorKind::NotFound,
+            (
+                Command::Migrate { .. } | Command::Query { .. } | Command::History { .. },
+                errno @ (libc::EBADF | libc::EBADFD | libc::ESRCH | libc::ERANGE),
+            ) => match errno {
+                libc::ESRCH => ErrorKind::NoProcess,
+                libc::ERANGE => ErrorKind::OutOfRange,
+                _ => ErrorKind::WrongFile,
+            },
             (_, libc::ENODATA) => ErrorKind::Empty,
             (_, libc::EDOM) => ErrorKind::Misaligned,
             (_, libc::EOVERFLOW) => ErrorKind::OutOfRange,
@@ -133,6 +144,7 @@ impl Failed {
                 "the driver does not know the command: it is of another version".into()
             }
             (_, libc::EFAULT) => "the driver could not read or write its argument".into(),
+            (Command::Range, libc::ENODATA) => "there is none above the address".into(),
             (_, libc::ENODATA) => "its length is 0".into(),
             (_, libc::EDOM) => format!("it does not start and end at a multiple of {align:#x}"),
             (Command::Attach { .. }, libc::EOVERFLOW) => {
@@ -149,6 +161,9 @@ impl Failed {
             }
             (Command::Accounts { .. }, libc::EMSGSIZE) => {
                 format!("a list of accounts is over the limit of {MAX_ACCOUNTS}")
+            }
+            (Command::History { .. }, libc::EMSGSIZE) => {
+                format!("a list of records is over the limit of {MAX_MOVES}")
             }
             (_, libc::ERANGE) => "it ends above the user address space".into(),
             (Command::Attach { .. }, libc::EADDRINUSE) => "it holds System RAM".into(),
@@ -196,6 +211,7 @@ impl fmt::Display for Failed {
         match self.command {
             Command::Version => write!(f, "cannot ask the driver for its version")?,
             Command::List => write!(f, "cannot list the devices")?,
+            Command::Range => write!(f, "cannot ask the driver for soft-reserved memory")?,
             Command::Attach { start, length } => {
                 write!(
                     f,
@@ -228,6 +244,18 @@ impl fmt::Display for Failed {
             Command::Accounts { device } => {
                 write!(f, "cannot list who holds memory of cohmem{device}")?;
             }
+            Command::History {
+                device, length: 0, ..
+            } => write!(f, "cannot read the history of cohmem{device}")?,
+            Command::History {
+                device,
+                start,
+                length,
+            } => write!(
+                f,
+                "cannot read the history of range {start:#x}-{:#x} on cohmem{device}",
+                start.saturating_add(length)
+            )?,
         }
         match self.why() {
             Some(why) => write!(f, ": {why}"),

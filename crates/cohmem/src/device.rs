@@ -9,6 +9,7 @@ use crate::{
     background::Migration,
     control::{DetachOutcome, milliseconds},
     error::{Cause, Error, Result},
+    history,
     migrate::{self, MigrateOptions, Migrated, Target},
     process::Process,
     query::{self, PageMap},
@@ -257,6 +258,25 @@ impl Device {
     /// [`NoDevice`](crate::ErrorKind::NoDevice): it was detached.
     pub fn query_accounts(&self) -> Result<Accounts> {
         quota::accounts(&self.node)
+    }
+
+    /// Reads what the driver remembers of the device's pages, from the record with the number `since`
+    /// on: those of `subject` that overlap `range`, or all. The driver keeps the newest
+    /// records, at least 256 of pages that moved and 128 of pages that stayed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Device::query`] that concern the range and the process, except that nothing need be
+    /// mapped; [`NotPermitted`](crate::ErrorKind::NotPermitted) for
+    /// [`Subject::Everyone`](history::Subject::Everyone) without root.
+    pub fn query_history(
+        &self,
+        subject: history::Subject<'_>,
+        records: history::Records,
+        range: Option<AddrRange>,
+        since: u64,
+    ) -> Result<history::History> {
+        history::read(&self.node, subject, records, range, since)
     }
 
     /// Reads the number of a device from `N` or `cohmemN`.

@@ -31,6 +31,8 @@
 #define COHMEM_MAX_STUCK	4096
 /* Users that can have an account with a device at a time. */
 #define COHMEM_MAX_ACCOUNTS	256
+/* Records that HISTORY returns at a time. */
+#define COHMEM_MAX_MOVES	4096
 /* Entries of every array of counts by reason. */
 #define COHMEM_NR_REASONS	32
 
@@ -328,7 +330,7 @@ struct cohmem_migrate {
  */
 enum cohmem_tier {
 	/**
-	 * @COHMEM_TIER_NONE: no page (unmapped, untouched, swapped), or one that is not
+	 * @COHMEM_TIER_NONE: no page (unmapped, untouched, swapped, lost), or one that is not
 	 * looked at (hugetlbfs, special mappings)
 	 */
 	COHMEM_TIER_NONE	= 0,
@@ -450,17 +452,183 @@ struct cohmem_accounts {
 	__u64 reserved[2];
 };
 
+/**
+ * enum cohmem_holder - who has a part of the soft-reserved memory
+ */
+enum cohmem_holder {
+	/** @COHMEM_HOLDER_NOBODY: nobody. */
+	COHMEM_HOLDER_NOBODY		= 1,
+	/** @COHMEM_HOLDER_DEVICE: a device of this driver, attached or kept. */
+	COHMEM_HOLDER_DEVICE		= 2,
+	/** @COHMEM_HOLDER_SYSTEM_RAM: the kernel, as System RAM (kmem). */
+	COHMEM_HOLDER_SYSTEM_RAM	= 3,
+	/** @COHMEM_HOLDER_OTHER: another driver, by a claim; /proc/iomem names it. */
+	COHMEM_HOLDER_OTHER		= 4,
+};
+
+/**
+ * struct cohmem_range - argument of COHMEM_IOC_RANGE
+ * @from: (in) first physical address to look at
+ * @start: (out) first soft-reserved address at or above @from
+ * @length: (out) bytes up to the end of the range or to where another claim begins or ends
+ * @holder: (out) enum cohmem_holder
+ * @device: (out) with COHMEM_HOLDER_DEVICE the device's number; else 0
+ * @reserved: (reserved)
+ *
+ * Tells where the firmware's soft-reserved memory is, part by part; @start + @length is
+ * the @from of the next part, which may have the same holder. Kernels from 6.19 on do
+ * not show such memory in /proc/iomem. Each answer is a snapshot.
+ *
+ * Needs CAP_SYS_ADMIN, as physical addresses do.
+ *
+ * Errors: EPERM no CAP_SYS_ADMIN; ENODATA there is no such memory at or above @from.
+ */
+struct cohmem_range {
+	__u64 from;
+	__u64 start;
+	__u64 length;
+	__u32 holder;
+	__u32 device;
+	__u64 reserved[2];
+};
+
+/**
+ * enum cohmem_event - what became of the pages of one record of a device's history
+ */
+enum cohmem_event {
+	/** @COHMEM_EVENT_ARRIVED: they moved to this device. */
+	COHMEM_EVENT_ARRIVED	= 1,
+	/** @COHMEM_EVENT_FILLED: holes were filled with zeroed frames of this device. */
+	COHMEM_EVENT_FILLED	= 2,
+	/** @COHMEM_EVENT_LEFT: they moved away from this device. */
+	COHMEM_EVENT_LEFT	= 3,
+	/** @COHMEM_EVENT_LOST: the hardware lost their content. */
+	COHMEM_EVENT_LOST	= 4,
+	/** @COHMEM_EVENT_STAYED: they were to come to this device, and did not. */
+	COHMEM_EVENT_STAYED	= 5,
+	/** @COHMEM_EVENT_STUCK: they were to leave this device, and did not. */
+	COHMEM_EVENT_STUCK	= 6,
+};
+
+/**
+ * enum cohmem_cause - what for
+ */
+enum cohmem_cause {
+	/** @COHMEM_CAUSE_MIGRATE: COHMEM_IOC_MIGRATE. */
+	COHMEM_CAUSE_MIGRATE	= 1,
+	/** @COHMEM_CAUSE_EVICT: COHMEM_IOC_EVICT. */
+	COHMEM_CAUSE_EVICT	= 2,
+	/** @COHMEM_CAUSE_DETACH: COHMEM_IOC_DETACH. */
+	COHMEM_CAUSE_DETACH	= 3,
+	/** @COHMEM_CAUSE_HIBERNATE: the machine was to hibernate. */
+	COHMEM_CAUSE_HIBERNATE	= 4,
+	/** @COHMEM_CAUSE_FAILURE: the hardware reported an error. */
+	COHMEM_CAUSE_FAILURE	= 5,
+};
+
+/* The frame is not told, or there is none. */
+#define COHMEM_NO_FRAME		0xffffffffffffffff
+/* The pages came from, or went to, system memory; or they stayed. */
+#define COHMEM_NO_DEVICE	0xff
+
+/**
+ * struct cohmem_move - a run of pages that met the same fate in one step
+ * @sequence: (out) counts the records of the device, from 0
+ * @time_ns: (out) when, on CLOCK_MONOTONIC
+ * @start: (out) address of the first page; 0 when @process is 0
+ * @frame: (out) frame of the first page on this device, counted from the start of the
+ *	device; the others' follow. COHMEM_NO_FRAME for pages that stayed, and for a
+ *	caller without CAP_SYS_ADMIN, since it tells physical addresses
+ * @nr_pages: (out) pages
+ * @process: (out) the process whose pages they are, a thread group's number in the
+ *	initial PID namespace; 0 when that is not known
+ * @by: (out) the process that asked for it, as @process
+ * @event: (out) enum cohmem_event
+ * @cause: (out) enum cohmem_cause
+ * @reason: (out) enum cohmem_reason of pages that stayed, else 0
+ * @other: (out) ARRIVED, LEFT: number of the other device, or COHMEM_NO_DEVICE
+ *
+ * Where pages leave by their frames (EVICT, DETACH, FAILURE), @process and @start are
+ * those that the frames came to, also if fork or mremap brought them elsewhere since.
+ */
+struct cohmem_move {
+	__u64 sequence;
+	__u64 time_ns;
+	__u64 start;
+	__u64 frame;
+	__u32 nr_pages;
+	__u32 process;
+	__u32 by;
+	__u8 event;
+	__u8 cause;
+	__u8 reason;
+	__u8 other;
+};
+
+/* The records of all processes; needs CAP_SYS_ADMIN. */
+#define COHMEM_HISTORY_ALL	(1u << 0)
+/* The pages that stayed, whose records have a sequence of their own, not those that moved. */
+#define COHMEM_HISTORY_STAYED	(1u << 1)
+
+/**
+ * struct cohmem_history - argument of COHMEM_IOC_HISTORY
+ * @start: (in) first address, a multiple of COHMEM_FRAME_BYTES; 0 if @length is
+ * @length: (in) bytes, a multiple of COHMEM_FRAME_BYTES; 0 for all addresses
+ * @proc_fd: (in) as in struct cohmem_migrate; COHMEM_PROC_SELF with COHMEM_HISTORY_ALL
+ * @flags: (in) COHMEM_HISTORY_*
+ * @since: (in) first sequence number to look at
+ * @moves_ptr: (in) array of struct cohmem_move; or 0
+ * @nr_max: (in) entries at @moves_ptr, at most COHMEM_MAX_MOVES
+ * @nr_moves: (out) entries written
+ * @next: (out) first sequence number not looked at
+ * @nr_lost: (out) records from @since on that were overwritten before they were read
+ * @now_ns: (out) the time on the records' clock
+ * @reserved: (reserved)
+ *
+ * Reads the device's history: records of one process's pages that overlap the range, the
+ * oldest first. The driver keeps at least 256 records of pages that moved and 128 of
+ * pages that stayed, more on larger devices, and overwrites the oldest. Of pages that
+ * stayed there are records only when the reason may pass: not when they are there
+ * already, or the mapping or a hole or swap is what keeps them.
+ *
+ * A process is known by its number and the time it began, so that a later one of the same
+ * number has no part in its history. What it did before an execve(2) is part of it, and
+ * what its parent did before fork(2) is not. On a kernel without CONFIG_MEMCG no process
+ * is known, and only COHMEM_HISTORY_ALL finds records.
+ *
+ * Errors: EPERM COHMEM_HISTORY_ALL without CAP_SYS_ADMIN; EINVAL a field that must have
+ * one value has another; EDOM misaligned; EOVERFLOW the range wraps; ERANGE it ends above
+ * the user address space; EMSGSIZE @nr_max is over the limit; EBADF, EBADFD, ESRCH as for
+ * MIGRATE; ENODEV the device was detached; EINTR; ENOMEM no memory for the call's own array.
+ */
+struct cohmem_history {
+	__u64 start;
+	__u64 length;
+	__s32 proc_fd;
+	__u32 flags;
+	__u64 since;
+	__u64 moves_ptr;
+	__u32 nr_max;
+	__u32 nr_moves;
+	__u64 next;
+	__u64 nr_lost;
+	__u64 now_ns;
+	__u64 reserved[2];
+};
+
 /* On both nodes. */
 #define COHMEM_IOC_VERSION	_IOWR(COHMEM_IOC_MAGIC, 0x00, struct cohmem_version)
 /* On the control node. */
 #define COHMEM_IOC_ATTACH	_IOWR(COHMEM_IOC_MAGIC, 0x01, struct cohmem_attach)
 #define COHMEM_IOC_DETACH	_IOWR(COHMEM_IOC_MAGIC, 0x02, struct cohmem_detach)
 #define COHMEM_IOC_LIST		_IOWR(COHMEM_IOC_MAGIC, 0x03, struct cohmem_list)
+#define COHMEM_IOC_RANGE	_IOWR(COHMEM_IOC_MAGIC, 0x04, struct cohmem_range)
 /* On a device node. */
 #define COHMEM_IOC_INFO		_IOWR(COHMEM_IOC_MAGIC, 0x10, struct cohmem_info)
 #define COHMEM_IOC_MIGRATE	_IOWR(COHMEM_IOC_MAGIC, 0x11, struct cohmem_migrate)
 #define COHMEM_IOC_QUERY	_IOWR(COHMEM_IOC_MAGIC, 0x12, struct cohmem_query)
 #define COHMEM_IOC_EVICT	_IOWR(COHMEM_IOC_MAGIC, 0x13, struct cohmem_detach)
+#define COHMEM_IOC_HISTORY	_IOWR(COHMEM_IOC_MAGIC, 0x14, struct cohmem_history)
 #define COHMEM_IOC_SET_QUOTA	_IOWR(COHMEM_IOC_MAGIC, 0x20, struct cohmem_quota)
 #define COHMEM_IOC_ACCOUNTS	_IOWR(COHMEM_IOC_MAGIC, 0x21, struct cohmem_accounts)
 

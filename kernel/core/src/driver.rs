@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use cohmem_frames::FrameIndex;
-use cohmem_uapi::{ABI_VERSION, MAX_DEVICES, Reason, State, args};
+use cohmem_uapi::{ABI_VERSION, Cause, MAX_DEVICES, Reason, State, args};
 
 use crate::{
     Errno,
@@ -17,7 +17,9 @@ use crate::{
     window::Scratch,
 };
 
+mod history;
 mod quota;
+mod range;
 
 /// Time that hibernation leaves for taking all pages home.
 const HIBERNATION_TIMEOUT_MS: u64 = 10_000;
@@ -277,7 +279,7 @@ impl<H: Host> Driver<H> {
         let id = self.open(args.device)?;
         let ledger = self.gate.read().device(id)?.share_ledger();
         let _right = ledger.begin_eviction().ok_or(Errno::EBUSY)?;
-        let mut eviction = Eviction::new(&self.host, &self.gate, id)?;
+        let mut eviction = Eviction::new(&self.host, &self.gate, id, Cause::Detach)?;
         self.set_state(id, State::Draining)?;
         match self
             .evict_with(&mut eviction, request, args)
@@ -306,7 +308,7 @@ impl<H: Host> Driver<H> {
         let request = EvictRequest::check(args)?;
         let ledger = self.gate.read().device(id)?.share_ledger();
         let _right = ledger.begin_eviction().ok_or(Errno::EBUSY)?;
-        let mut eviction = Eviction::new(&self.host, &self.gate, id)?;
+        let mut eviction = Eviction::new(&self.host, &self.gate, id, Cause::Evict)?;
         self.evict_with(&mut eviction, request, args)
     }
 
@@ -481,7 +483,8 @@ impl<H: Host> Driver<H> {
         };
         let ledger = self.gate.read().device(id)?.share_ledger();
         let _right = ledger.begin_eviction().ok_or(Errno::EBUSY)?;
-        let evicted = Eviction::new(&self.host, &self.gate, id)?.run(HIBERNATION_TIMEOUT_MS)?;
+        let evicted = Eviction::new(&self.host, &self.gate, id, Cause::Hibernate)?
+            .run(HIBERNATION_TIMEOUT_MS)?;
         if evicted.nr_left == 0 {
             Ok(())
         } else {

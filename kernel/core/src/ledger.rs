@@ -12,6 +12,7 @@ use cohmem_uapi::Reason;
 use crate::{
     Errno,
     accounts::{self, AccountIndex, Accounts},
+    history::History,
     host::{Host, Point},
 };
 
@@ -29,6 +30,7 @@ pub(crate) struct Counters {
 pub struct Ledger<H: Host> {
     pool: FramePool<H::Words>,
     accounts: Accounts<H::Words>,
+    history: History<H>,
     chunk_frames: u64,
     nr_metadata: AtomicU64,
     pub(crate) counters: Counters,
@@ -38,12 +40,18 @@ pub struct Ledger<H: Host> {
 }
 
 impl<H: Host> Ledger<H> {
-    pub(crate) fn new(host: &H, nr_frames: u64, chunk_frames: u64) -> Result<Self, Errno> {
+    pub(crate) fn new(
+        host: &H,
+        device: u32,
+        nr_frames: u64,
+        chunk_frames: u64,
+    ) -> Result<Self, Errno> {
         let words = host.new_words(words_needed(nr_frames))?;
         let pool = FramePool::new(words, nr_frames).map_err(|_size| Errno::EOVERFLOW)?;
         Ok(Self {
             pool,
             accounts: Accounts::new(host.new_words(accounts::words_needed(nr_frames))?),
+            history: History::new(host, device, nr_frames)?,
             chunk_frames,
             nr_metadata: AtomicU64::new(0),
             counters: Counters::default(),
@@ -121,6 +129,10 @@ impl<H: Host> Ledger<H> {
 
     pub(crate) const fn accounts(&self) -> &Accounts<H::Words> {
         &self.accounts
+    }
+
+    pub(crate) const fn history(&self) -> &History<H> {
+        &self.history
     }
 
     pub(crate) fn nr_metadata(&self) -> u64 {

@@ -191,6 +191,7 @@ impl<H: Host> Migration<'_, H> {
                 device,
                 request: &self.request,
                 payer,
+                process: self.space.process(),
                 has_swapped: self.space.has_swapped_pages(),
                 vma,
                 window,

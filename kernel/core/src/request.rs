@@ -3,14 +3,15 @@
 
 use cohmem_frames::MAX_FRAMES;
 use cohmem_uapi::{
-    ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL,
-    MIGRATE_SHARED, PROC_SELF, QUERY_REASONS, QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED,
-    RANGE_ALIGN, args,
+    ATTACH_ALTMAP, Direction, FRAME_BYTES, HISTORY_ALL, HISTORY_STAYED, MAX_ACCOUNTS, MAX_MOVES,
+    MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, PROC_SELF, QUERY_REASONS, QUOTA_DEFAULT,
+    QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, args,
 };
 
 use crate::{
     Errno,
     accounts::{Limit, Whose},
+    history::Kind,
     host::{Host, Privilege, Span},
 };
 
@@ -175,6 +176,54 @@ impl AccountsRequest {
         Ok(Self {
             nr_max: usize::try_from(args.nr_max).unwrap_or(0),
             accounts_ptr: args.accounts_ptr,
+        })
+    }
+}
+
+/// Which records to read, and where to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HistoryRequest {
+    pub(crate) is_of_all: bool,
+    pub(crate) kind: Kind,
+    /// `None`: all addresses.
+    pub(crate) span: Option<Span>,
+    pub(crate) nr_max: usize,
+    pub(crate) moves_ptr: u64,
+}
+
+impl HistoryRequest {
+    pub(crate) fn check<H: Host>(host: &H, args: &args::History) -> Result<Self, Errno> {
+        require_zero(&args.reserved)?;
+        require_flags(args.flags, HISTORY_ALL | HISTORY_STAYED)?;
+        let is_of_all = args.flags & HISTORY_ALL != 0;
+        if is_of_all && args.proc_fd != PROC_SELF {
+            return Err(Errno::EINVAL);
+        }
+        let span = if args.length == 0 {
+            require_zero(&[args.start])?;
+            None
+        } else {
+            Some(user_span(host, args.start, args.length)?)
+        };
+        if args.nr_max > MAX_MOVES {
+            return Err(Errno::EMSGSIZE);
+        }
+        if args.moves_ptr == 0 && args.nr_max != 0 {
+            return Err(Errno::EFAULT);
+        }
+        if is_of_all && !host.is_privileged(Privilege::Administrate) {
+            return Err(Errno::EPERM);
+        }
+        Ok(Self {
+            is_of_all,
+            kind: if args.flags & HISTORY_STAYED == 0 {
+                Kind::Moved
+            } else {
+                Kind::Stayed
+            },
+            span,
+            nr_max: usize::try_from(args.nr_max).unwrap_or(0),
+            moves_ptr: args.moves_ptr,
         })
     }
 }

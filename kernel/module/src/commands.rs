@@ -44,12 +44,16 @@ pub(crate) fn run(
             Ok(())
         }),
         (Node::Control, ioctl::LIST) => with_args(arg, OnSuccess, |args| driver.list(args)),
+        (Node::Control, ioctl::RANGE) => with_args(arg, OnSuccess, |args| driver.range(args)),
         (Node::Device(id), ioctl::INFO) => with_args(arg, OnSuccess, |args| driver.info(id, args)),
         (Node::Device(id), ioctl::MIGRATE) => {
             with_args(arg, OnSuccess, |args| driver.migrate(id, args))
         }
         (Node::Device(id), ioctl::QUERY) => {
             with_args(arg, OnSuccess, |args| driver.query(id, args))
+        }
+        (Node::Device(id), ioctl::HISTORY) => {
+            with_args(arg, OnSuccess, |args| driver.history(id, args))
         }
         (Node::Device(id), ioctl::SET_QUOTA) => {
             with_args(arg, OnSuccess, |args: &mut args::Quota| {

@@ -100,6 +100,12 @@ bool cohmem_vma_is_readable(const struct vm_area_struct *vma);
 bool cohmem_vma_awaits_userfault(struct vm_area_struct *vma);
 bool cohmem_vma_is_anonymous(struct vm_area_struct *vma);
 unsigned int cohmem_hmm_map_order(unsigned long entry);
+enum cohmem_pte_kind {
+	COHMEM_PTE_NO_TABLE,
+	COHMEM_PTE_POISONED,
+	COHMEM_PTE_OTHER,
+};
+enum cohmem_pte_kind cohmem_pte_kind(struct mm_struct *mm, unsigned long address);
 bool cohmem_mm_has_swapped_pages(struct mm_struct *mm);
 
 /* process.c: the calling task and its address space */
@@ -110,6 +116,8 @@ int cohmem_mmap_read_lock_killable(struct mm_struct *mm);
 void cohmem_mmap_read_unlock(struct mm_struct *mm);
 u64 cohmem_user_end(void);
 u32 cohmem_real_user(void);
+u32 cohmem_current_process(void);
+void cohmem_mm_process(struct mm_struct *mm, u32 *number, u64 *began_ns);
 bool cohmem_is_killed(void);
 bool cohmem_is_signalled(void);
 unsigned long cohmem_copy_from_user(void *to, u64 from, size_t bytes);
@@ -129,6 +137,7 @@ u64 cohmem_pluggable_end(void);
 bool cohmem_overlaps_ram(u64 phys, u64 bytes);
 int cohmem_walk_soft_reserved(u64 start, u64 end, void *arg,
 			      int (*visit)(struct resource *, void *));
+int cohmem_walk_claims(u64 start, u64 end, void *arg, int (*visit)(struct resource *, void *));
 u64 cohmem_resource_start(const struct resource *resource);
 u64 cohmem_resource_end(const struct resource *resource);
 bool cohmem_request_range(u64 phys, u64 bytes);
@@ -160,6 +169,7 @@ bool cohmem_refcount_dec_and_test(refcount_t *count);
 void cohmem_relax(void);
 long cohmem_ms_to_jiffies(u64 milliseconds);
 u64 cohmem_now_ms(void);
+u64 cohmem_now_ns(void);
 unsigned int cohmem_next_online_cpu(int cpu);
 unsigned int cohmem_nr_cpus(void);
 long cohmem_call_on_cpu(int cpu, long (*call)(void *), void *arg);
@@ -201,6 +211,22 @@ void *cohmem_inode_private(const struct inode *inode);
 struct dentry *cohmem_debugfs_create_file(const char *name, unsigned short mode, void *data,
 					  const struct file_operations *operations);
 struct page *cohmem_alloc_zeroed_page(void);
+
+/* trace.c, in the driver only: tracepoints */
+struct cohmem_traced {
+	u64 start;
+	u64 frame;
+	u32 device;
+	u32 nr_pages;
+	u32 process;
+	u32 by;
+	u8 event;
+	u8 cause;
+	u8 reason;
+	u8 other;
+};
+void cohmem_trace_moved(const struct cohmem_traced *traced);
+void cohmem_trace_stayed(const struct cohmem_traced *traced);
 
 /* hooks.c, in a module with test hooks only */
 bool cohmem_page_is_orphan(struct page *page);

@@ -3,6 +3,8 @@
 #include <linux/cred.h>
 #include <linux/mm.h>
 #include <linux/mmap_lock.h>
+#include <linux/rcupdate.h>
+#include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
 #include <linux/uaccess.h>
@@ -44,6 +46,27 @@ u64 cohmem_user_end(void)
 u32 cohmem_real_user(void)
 {
 	return from_kuid(&init_user_ns, current_uid());
+}
+
+u32 cohmem_current_process(void)
+{
+	return task_tgid_nr(current);
+}
+
+/* Both stay as they are where the kernel does not keep whose an address space is. */
+void cohmem_mm_process(struct mm_struct *mm, u32 *number, u64 *began_ns)
+{
+#ifdef CONFIG_MEMCG
+	struct task_struct *owner;
+
+	rcu_read_lock();
+	owner = rcu_dereference(mm->owner);
+	if (owner) {
+		*number = task_tgid_nr(owner);
+		*began_ns = owner->group_leader->start_boottime;
+	}
+	rcu_read_unlock();
+#endif
 }
 
 bool cohmem_is_killed(void)

@@ -39,6 +39,13 @@ int cohmem_walk_soft_reserved(u64 start, u64 end, void *arg,
 #endif
 }
 
+/* Calls `visit` for what somebody has claimed of start..=end, by ascending address. */
+int cohmem_walk_claims(u64 start, u64 end, void *arg, int (*visit)(struct resource *, void *))
+{
+	return walk_iomem_res_desc(IORES_DESC_NONE, IORESOURCE_MEM | IORESOURCE_BUSY, start, end,
+				   arg, visit);
+}
+
 u64 cohmem_resource_start(const struct resource *resource)
 {
 	return resource->start;

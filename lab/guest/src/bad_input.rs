@@ -390,6 +390,7 @@ fn unknown_commands_and_unreadable_arguments() {
         ioctl::EVICT,
         ioctl::SET_QUOTA,
         ioctl::ACCOUNTS,
+        ioctl::HISTORY,
     ] {
         assert_eq!(
             errno(ioctl_raw(fd, request, 0)),

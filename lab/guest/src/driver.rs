@@ -301,6 +301,11 @@ impl Device {
         emptied
     }
 
+    /// The test detached it by a call of its own.
+    pub(crate) fn forget_attachment(&mut self) {
+        self.is_attached = false;
+    }
+
     /// Detaches and panics when a frame is left.
     pub(crate) fn detach(mut self) -> args::Detach {
         let emptied = self.try_detach(30_000);
@@ -402,5 +407,32 @@ impl Device {
         let accounts = self.accounts();
         let account = accounts.iter().find(|account| account.user == user);
         account.map_or(0, |account| account.charged)
+    }
+}
+
+impl Device {
+    /// What a query says of each page of `start..end` of another process, with reasons; nothing when
+    /// it is mapped no more.
+    pub(crate) fn query_process(&self, pid: u32, start: u64, end: u64) -> Option<Vec<PageEntry>> {
+        use std::os::fd::AsRawFd as _;
+        let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok()?;
+        let nr_pages = usize::try_from((end - start) / FRAME_BYTES).expect("fits");
+        let mut map = vec![0u16; nr_pages];
+        let mut argument = args::Query {
+            start,
+            length: end - start,
+            proc_fd: pagemap.as_raw_fd(),
+            flags: cohmem_uapi::QUERY_REASONS,
+            map_ptr: map.as_mut_ptr().addr() as u64,
+            ..args::Query::default()
+        };
+        while argument.next < end {
+            command(&self.file, ioctl::QUERY, &mut argument).ok()?;
+            let nr_done = (argument.next - argument.start) / FRAME_BYTES;
+            argument.start = argument.next;
+            argument.length = end - argument.next;
+            argument.map_ptr += nr_done * size_of::<u16>() as u64;
+        }
+        Some(map.into_iter().map(PageEntry::from_raw).collect())
     }
 }

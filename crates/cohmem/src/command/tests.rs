@@ -30,6 +30,11 @@ const SET_QUOTA: Command = Command::SetQuota {
     limit: 7,
 };
 const ACCOUNTS: Command = Command::Accounts { device: 3 };
+const HISTORY: Command = Command::History {
+    device: 3,
+    start: 0x7f00,
+    length: 0x40,
+};
 
 /// Each documented error number, the kind it maps to, and what its message must name.
 #[test]
@@ -94,6 +99,28 @@ fn documented_errors_map_to_kinds_and_messages() {
         (ACCOUNTS, libc::ENODEV, K::NoDevice, "cohmem3"),
         (ACCOUNTS, libc::EMSGSIZE, K::TooMany, "limit of 256"),
         (ACCOUNTS, libc::ENOMEM, K::NoMemory, "arrays"),
+        (HISTORY, libc::EPERM, K::NotPermitted, "CAP_SYS_ADMIN"),
+        (HISTORY, libc::EINVAL, K::InvalidInput, "0x7f00-0x7f40"),
+        (HISTORY, libc::EDOM, K::Misaligned, "multiple of 0x1000"),
+        (HISTORY, libc::EOVERFLOW, K::OutOfRange, "wraps"),
+        (HISTORY, libc::ERANGE, K::OutOfRange, "user address"),
+        (HISTORY, libc::EMSGSIZE, K::TooMany, "limit of 4096"),
+        (HISTORY, libc::EBADF, K::WrongFile, "closed"),
+        (HISTORY, libc::EBADFD, K::WrongFile, "pagemap or mem"),
+        (HISTORY, libc::ESRCH, K::NoProcess, "gone"),
+        (HISTORY, libc::ENODEV, K::NoDevice, "cohmem3"),
+        (HISTORY, libc::EINTR, K::Interrupted, "signal"),
+        (HISTORY, libc::ENOMEM, K::NoMemory, "arrays"),
+        (
+            Command::History {
+                device: 3,
+                start: 0,
+                length: 0,
+            },
+            libc::ENODEV,
+            K::NoDevice,
+            "history of cohmem3",
+        ),
         (QUERY, libc::EDOM, K::Misaligned, "multiple of 0x1000"),
         (QUERY, libc::EADDRNOTAVAIL, K::NotMapped, "no mapping"),
         (QUERY, libc::EBADFD, K::WrongFile, "pagemap or mem"),
@@ -107,6 +134,24 @@ fn documented_errors_map_to_kinds_and_messages() {
             "another version",
         ),
         (Command::List, libc::EFAULT, K::BadAddress, "argument"),
+        (
+            Command::Range,
+            libc::EPERM,
+            K::NotPermitted,
+            "CAP_SYS_ADMIN",
+        ),
+        (
+            Command::Range,
+            libc::ENODATA,
+            K::NotFound,
+            "none above the address",
+        ),
+        (
+            Command::Range,
+            libc::ENOTTY,
+            K::Unsupported,
+            "another version",
+        ),
         (
             Command::Info { device: 3 },
             libc::ENODEV,
@@ -139,6 +184,7 @@ fn every_error_of_the_header_is_known() {
         ("struct cohmem_migrate -", MIGRATE, 6),
         ("struct cohmem_quota -", SET_QUOTA, 5),
         ("struct cohmem_accounts -", ACCOUNTS, 3),
+        ("struct cohmem_history -", HISTORY, 10),
     ] {
         let text = header
             .split(marker)

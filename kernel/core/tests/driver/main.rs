@@ -6,9 +6,11 @@ mod fake;
 
 mod detach;
 mod errors;
+mod history;
 mod poison;
 mod quota;
 mod random;
+mod range;
 mod reasons;
 mod round_trip;
 mod sweep;

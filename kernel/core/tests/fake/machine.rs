@@ -12,7 +12,8 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use cohmem_kcore::host::Point;
+use cohmem_kcore::{ProcessId, host::Point};
+use cohmem_uapi::args;
 
 use super::{
     Fallible, Home, Kind, Pid, Seen, VmaSpec,
@@ -56,8 +57,18 @@ pub(crate) struct Inner {
     /// Who calls, by thread.
     users: Mutex<HashMap<ThreadId, u32>>,
     pub(crate) nr_drains: AtomicU64,
+    /// Looks at the clock.
+    pub(crate) nr_looks: AtomicU64,
+    /// Records that those who trace were told, with the device's number.
+    traced: Mutex<Vec<(u32, args::Move)>>,
     /// The test is over: nothing is checked any more.
     pub(crate) is_off: AtomicBool,
+}
+
+impl Inner {
+    pub(crate) fn traced(&self) -> MutexGuard<'_, Vec<(u32, args::Move)>> {
+        self.traced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The machine that a driver runs on.
@@ -82,6 +93,8 @@ impl FakeHost {
             may_move_shared: AtomicBool::new(true),
             users: Mutex::default(),
             nr_drains: AtomicU64::new(0),
+            nr_looks: AtomicU64::new(0),
+            traced: Mutex::default(),
             is_off: AtomicBool::new(false),
         }))
     }
@@ -173,6 +186,20 @@ impl FakeHost {
         Pid(world.processes.len() - 1)
     }
 
+    /// What a process is known by.
+    pub(crate) fn identity(&self, pid: Pid) -> ProcessId {
+        let own = ProcessId {
+            number: u32::try_from(pid.0).unwrap() + 100,
+            began_ns: 5,
+        };
+        self.world().processes[pid.0].known_as.unwrap_or(own)
+    }
+
+    /// The process is known by this from now on.
+    pub(crate) fn know_as(&self, pid: Pid, identity: ProcessId) {
+        self.world().processes[pid.0].known_as = Some(identity);
+    }
+
     /// Runs `change_fn` with the mmap lock of `pid` held for writing.
     fn with_mappings<R>(&self, pid: Pid, change_fn: impl FnOnce(&mut World) -> R) -> R {
         let lock = Arc::<RwLock<()>>::clone(&self.world().processes[pid.0].lock);
@@ -248,6 +275,11 @@ impl FakeHost {
             Some(Entry::Present(pfn)) => pfn,
             other => panic!("no page at {pid:?}:{page:#x} but {other:?}"),
         }
+    }
+
+    /// A page of memory is mapped.
+    pub(crate) fn has_page(&self, pid: Pid, page: u64) -> bool {
+        matches!(self.world().entry((pid, page)), Some(Entry::Present(_)))
     }
 
     pub(crate) fn home(&self, pid: Pid, page: u64) -> Home {
