@@ -24,6 +24,7 @@ mod history;
 mod idle;
 mod library;
 mod list;
+mod private;
 mod quota;
 mod see;
 
@@ -70,6 +71,11 @@ enum Test {
         stage: &'static str,
         name: &'static str,
     },
+    /// A guest test on the debug kernel, for what the stock kernel has not.
+    DebugGuest {
+        stage: &'static str,
+        name: &'static str,
+    },
 }
 
 /// Runs the job.
@@ -107,6 +113,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
         .chain(debug::MUTANTS)
+        .chain(private::MUTANTS)
         .chain(history::MUTANTS)
 }
 
@@ -208,13 +215,18 @@ impl Mutant {
                 test.push(name);
                 (build, test)
             }
-            Test::Guest { stage, name } => {
-                let build = match stage {
+            Test::Guest { stage, name } | Test::DebugGuest { stage, name } => {
+                let mut build = match stage {
                     "hooks" => vec!["kmod", "--hooks"],
                     "dmirror" => vec!["kmod", "--dmirror"],
                     _ => vec!["kmod"],
                 };
-                (build, vec!["test", stage, "--filter", name])
+                let mut test = vec!["test", stage, "--filter", name];
+                if matches!(self.test, Test::DebugGuest { .. }) {
+                    build.extend(["--kernel", "debug"]);
+                    test.extend(["--kernel", "debug"]);
+                }
+                (build, test)
             }
         };
         let is_host = matches!(self.test, Test::Host { .. });

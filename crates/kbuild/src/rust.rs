@@ -276,7 +276,7 @@ fn flags(kernel: &Kernel) -> Vec<String> {
             "-Cllvm-args=-asan-instrumentation-with-call-threshold=10000",
             "-Cllvm-args=-asan-stack=1",
             "-Cllvm-args=-asan-globals=0",
-            // What would register globals is empty without them, and has no padding.
+            // Without globals they have nothing to do, and lack what other functions have.
             "-Cllvm-args=-asan-constructor-kind=none",
             "-Cllvm-args=-asan-kernel-mem-intrinsic-prefix=1",
         ],
