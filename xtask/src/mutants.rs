@@ -20,6 +20,7 @@ mod engine;
 mod follow;
 mod library;
 mod list;
+mod objects;
 mod quota;
 mod see;
 
@@ -100,6 +101,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
+        .chain(objects::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

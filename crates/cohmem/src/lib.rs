@@ -21,6 +21,7 @@
 //! - [`Device`]: migrates, queries, evicts
 //! - [`Process`]: another process, with the authority of an open `/proc/PID/pagemap`
 //! - [`quota`]: limits on what a user may hold of a device, and who holds what
+//! - [`objects`]: the same for jobs (control groups) and run instances
 //! - [`dax`]: finds soft-reserved memory and takes it over from the kernel's dax drivers
 //!
 //! What a migration did is a value ([`Migrated`]), also when every page stayed; an [`Error`] says
@@ -58,6 +59,7 @@ mod frame;
 mod heap;
 mod holders;
 mod migrate;
+pub mod objects;
 mod occupied;
 mod pins;
 mod pool;
