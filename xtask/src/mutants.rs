@@ -24,6 +24,7 @@ mod history;
 mod idle;
 mod library;
 mod list;
+mod objects;
 mod private;
 mod quota;
 mod see;
@@ -115,6 +116,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .chain(debug::MUTANTS)
         .chain(private::MUTANTS)
         .chain(history::MUTANTS)
+        .chain(objects::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.

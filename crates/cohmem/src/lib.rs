@@ -22,6 +22,7 @@
 //! - [`Process`]: another process, with the authority of an open `/proc/PID/pagemap`
 //! - [`history`]: what the driver remembers of moves, and of pages that stayed
 //! - [`quota`]: limits on what a user may hold of a device, and who holds what
+//! - [`objects`]: the same for jobs (control groups) and run instances
 //! - [`dax`]: finds soft-reserved memory and takes it over from the kernel's dax drivers
 //!
 //! What a migration did is a value ([`Migrated`]), also when every page stayed; an [`Error`] says
@@ -60,6 +61,7 @@ mod heap;
 pub mod history;
 mod holders;
 mod migrate;
+pub mod objects;
 mod occupied;
 mod pins;
 mod pool;
