@@ -1,16 +1,15 @@
-//! A region on real device memory, named by `COHMEM_DAX` (for example `/dev/dax0.0`).
+//! Regions on real device memory, named by `COHMEM_DAX` (for example `/dev/dax0.0`).
+//!
+//! A pool takes all of the device, so these run one after the other, with `--test-threads 1`.
 
 mod support;
 
-use std::{
-    path::{Path, PathBuf},
-    thread,
-};
+use std::path::{Path, PathBuf};
 
 use cohmem_engine::{
     Direction, ErrorKind, Granule, LevelChoice, MemoryType, Pool, PoolKind, Region, RegionOptions,
 };
-use support::{each_way, pattern, watchdog, words};
+use support::{course::Course, each_way, pattern, watchdog};
 
 fn device() -> Option<PathBuf> {
     let path = std::env::var_os("COHMEM_DAX").map(PathBuf::from);
@@ -27,7 +26,6 @@ fn pool(path: &Path) -> Pool {
     pool
 }
 
-/// One test, since a pool takes all of the device.
 #[test]
 fn real_device_memory() {
     let _guard = watchdog();
@@ -68,7 +66,6 @@ fn real_device_memory() {
             };
             pattern::check(region.as_slice(), last);
         }
-        count_in_motion(&region);
         drop(region);
         assert_eq!(pool.free_bytes(), pool.bytes());
     }
@@ -79,31 +76,32 @@ fn real_device_memory() {
     assert!(region.as_slice().iter().all(|&byte| byte == 0));
 }
 
-/// Threads count while the region moves; no count is lost.
-fn count_in_motion(region: &Region) {
-    const NR_COUNTS: u64 = 20_000;
-    let counter = &words::of(region)[1000];
-    counter.store(0, std::sync::atomic::Ordering::Relaxed);
-    thread::scope(|scope| {
-        let counting: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(|| {
-                    for _ in 0..NR_COUNTS {
-                        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    }
-                })
-            })
-            .collect();
-        let mut nr_moves = 0;
-        while nr_moves < 20 || counting.iter().any(|thread| !thread.is_finished()) {
-            for to in [Direction::ToDevice, Direction::ToSystem] {
-                region.migrate(0..region.len(), to).unwrap();
-                nr_moves += 1;
+/// The stress of emulated memory, shorter: the machines that have such a device for a test are emulated.
+#[test]
+fn nothing_is_lost_on_real_device_memory() {
+    let _guard = watchdog();
+    let Some(path) = device() else { return };
+    let frame = pool(&path).frame();
+    for (level, memory_type) in each_way() {
+        for (granule, nr_granules, nr_stops) in [
+            (Granule::SMALLEST, 32, 300),
+            (Granule::MEDIUM, 8, 200),
+            (Granule::HUGE, 3, 40),
+        ] {
+            if granule < frame {
+                continue;
             }
+            let course = Course {
+                level,
+                memory_type,
+                granule,
+                nr_granules,
+                stop_bytes: 0,
+                nr_users: 2,
+                nr_movers: 2,
+                nr_stops,
+            };
+            assert!(course.run(&pool(&path)) >= nr_stops);
         }
-    });
-    assert_eq!(
-        counter.load(std::sync::atomic::Ordering::Relaxed),
-        2 * NR_COUNTS
-    );
+    }
 }
