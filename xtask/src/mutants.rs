@@ -22,6 +22,7 @@ mod library;
 mod list;
 mod quota;
 mod see;
+mod waiting;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
 const HOST_LIMIT: &str = "300";
@@ -96,6 +97,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
     list::MUTANTS
         .iter()
         .chain(engine::MUTANTS)
+        .chain(waiting::MUTANTS)
         .chain(follow::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)

@@ -1,15 +1,22 @@
 //! Regions on real device memory, named by `COHMEM_DAX` (for example `/dev/dax0.0`).
 //!
-//! A pool takes all of the device, so these run one after the other, with `--test-threads 1`.
+//! A pool takes all of the device, so these run one after the other, with `--test-threads 1`. The device
+//! that `COHMEM_DAX_TO_UNBIND` names (`dax0.0`) is taken from its driver meanwhile, which is root's to do.
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::process::ExitStatusExt as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use cohmem_engine::{
-    Direction, ErrorKind, Granule, LevelChoice, MemoryType, Pool, PoolKind, Region, RegionOptions,
+    Direction, ErrorKind, Granule, Level, LevelChoice, MemoryType, Pool, PoolKind, Region,
+    RegionOptions,
 };
-use support::{course::Course, each_way, pattern, watchdog};
+use support::{course::Course, each_way, pattern, process, watchdog};
 
 fn device() -> Option<PathBuf> {
     let path = std::env::var_os("COHMEM_DAX").map(PathBuf::from);
@@ -84,9 +91,9 @@ fn nothing_is_lost_on_real_device_memory() {
     let frame = pool(&path).frame();
     for (level, memory_type) in each_way() {
         for (granule, nr_granules, nr_stops) in [
-            (Granule::SMALLEST, 32, 300),
-            (Granule::MEDIUM, 8, 200),
-            (Granule::HUGE, 3, 40),
+            (Granule::SMALLEST, 32, 1500),
+            (Granule::MEDIUM, 8, 1000),
+            (Granule::HUGE, 3, 200),
         ] {
             if granule < frame {
                 continue;
@@ -104,4 +111,67 @@ fn nothing_is_lost_on_real_device_memory() {
             assert!(course.run(&pool(&path)) >= nr_stops);
         }
     }
+}
+
+const DRIVER: &str = "/sys/bus/dax/drivers/device_dax";
+/// What a child says when it found at home what it had there.
+const WHOLE: &str = "what is at home is whole";
+
+/// In a child, which the signal ends.
+#[test]
+fn pages_of_an_unbound_device_fault_as_the_device_s_and_those_at_home_stay() {
+    let _guard = watchdog();
+    let Ok(name) = std::env::var("COHMEM_DAX_TO_UNBIND") else {
+        eprintln!("NOT RUN: an unbound device: COHMEM_DAX_TO_UNBIND names no device");
+        return;
+    };
+    if let Ok(number) = std::env::var("COHMEM_DAX_WAY") {
+        let (level, memory_type) = each_way()[number.parse::<usize>().unwrap()];
+        use_unbound_device(&name, level, memory_type);
+    }
+    for (number, (level, memory_type)) in each_way().into_iter().enumerate() {
+        if memory_type == MemoryType::Private {
+            continue;
+        }
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--nocapture", "--test-threads", "1", "unbound"])
+            .env("COHMEM_DAX_WAY", number.to_string())
+            .output()
+            .unwrap();
+        fs::write(Path::new(DRIVER).join("bind"), &name).unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(text.contains(WHOLE), "{level}: {}\n{text}", output.status);
+        assert_eq!(
+            output.status.signal(),
+            Some(process::SIGBUS),
+            "{level}: {text}"
+        );
+    }
+}
+
+fn use_unbound_device(name: &str, level: Level, memory_type: MemoryType) -> ! {
+    process::no_core_file();
+    let pool = pool(&Path::new("/dev").join(name));
+    let granule = pool.frame().max(Granule::MEDIUM);
+    let options = RegionOptions::new()
+        .level(LevelChoice::Exactly(level))
+        .memory_type(memory_type)
+        .granule(granule);
+    let half = 2 * granule.bytes();
+    let mut region = Region::allocate(&pool, 2 * half, &options).unwrap();
+    pattern::write(&mut region.as_mut_slice()[half..], 3);
+    let out = region.migrate(0..half, Direction::ToDevice).unwrap();
+    assert!(out.is_complete(), "{out:?}");
+    fs::write(Path::new(DRIVER).join("unbind"), name).unwrap();
+    pattern::check(&region.as_slice()[half..], 3);
+    // Nothing goes out any more.
+    let out = region.migrate(half..2 * half, Direction::ToDevice).unwrap();
+    assert_eq!(out.moved, 0, "{out:?}");
+    pattern::check(&region.as_slice()[half..], 3);
+    pattern::write(&mut region.as_mut_slice()[half..], 4);
+    pattern::check(&region.as_slice()[half..], 4);
+    println!("{WHOLE}");
+    let byte = std::hint::black_box(region.as_slice()[0]);
+    panic!("a page of an unbound device was read: {byte}");
 }

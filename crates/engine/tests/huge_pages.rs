@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::error::Error as _;
+
 use cohmem_engine::{
     Direction, ErrorKind, Granule, LevelChoice, MemoryType, Pool, PoolKind, PoolOptions, Reason,
     Region, RegionOptions, Tier,
@@ -27,7 +29,8 @@ fn pool() -> Option<Pool> {
             let is_needed = std::env::var_os("COHMEM_HUGE_PAGES").is_some();
             assert!(!is_needed, "{NR_GRANULES} huge pages: {error}");
             assert_eq!(error.kind(), ErrorKind::System, "{error}");
-            eprintln!("NOT RUN: huge pages: {NR_GRANULES} cannot be had: {error}");
+            let why = error.source().map(ToString::to_string).unwrap_or_default();
+            eprintln!("NOT RUN: huge pages: {error}: {why}");
             None
         }
     }
