@@ -15,10 +15,8 @@ pub(crate) fn no_core_file() {
         rlim_max: 0,
     };
     // SAFETY: The structure is valid for reads.
-    assert_eq!(
-        unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) },
-        0
-    );
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+    assert_eq!(set, 0);
 }
 
 /// No file can be opened while it lives.
