@@ -28,6 +28,7 @@ mod objects;
 mod private;
 mod quota;
 mod see;
+mod waiting;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
 const HOST_LIMIT: &str = "300";
@@ -108,6 +109,7 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
         .iter()
         .chain(engine::MUTANTS)
         .chain(fault::MUTANTS)
+        .chain(waiting::MUTANTS)
         .chain(follow::MUTANTS)
         .chain(idle::MUTANTS)
         .chain(see::MUTANTS)
