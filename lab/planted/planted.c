@@ -3,11 +3,9 @@
  * Does wrong on request, so that the lab can show that it notices: write a bug's name to
  * /sys/module/planted/parameters/bug. Only for the lab: most of these end the machine.
  */
-#include <linux/anon_inodes.h>
 #include <linux/debug_locks.h>
 #include <linux/delay.h>
 #include <linux/device.h>
-#include <linux/file.h>
 #include <linux/mm.h>
 #include <linux/mman.h>
 #include <linux/module.h>
@@ -59,34 +57,25 @@ static void lock_in_circles(void)
 	mutex_unlock(&second);
 }
 
-static int map_private_page(struct file *file, struct vm_area_struct *vma)
+static int map_again(pte_t *pte, unsigned long address, void *page)
 {
-	struct page *page = file->private_data;
-
-	return remap_pfn_range(vma, vma->vm_start, page_to_pfn(page), PAGE_SIZE, vma->vm_page_prot);
+	set_pte_at(current->mm, address, pte, mk_pte(page, PAGE_SHARED));
+	return 0;
 }
-
-static const struct file_operations sharing_ops = { .mmap = map_private_page };
 
 /* A page of the caller's stack gets a second, writable mapping, of which its rmap knows nothing. */
 static int share_private_page(void)
 {
 	unsigned long address = current->mm->start_stack & PAGE_MASK;
 	struct page *page;
-	struct file *file;
 	int ret = get_user_pages_fast(address, 1, FOLL_WRITE, &page);
 
 	if (ret != 1)
 		return ret < 0 ? ret : -EFAULT;
-	file = anon_inode_getfile("planted", &sharing_ops, page, O_RDWR);
-	if (IS_ERR(file)) {
-		put_page(page);
-		return PTR_ERR(file);
-	}
-	address = vm_mmap(file, 0, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, 0);
-	fput(file);
-	put_page(page);
-	return IS_ERR_VALUE(address) ? (int)address : 0;
+	address = vm_mmap(NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	if (IS_ERR_VALUE(address))
+		return (int)address;
+	return apply_to_page_range(current->mm, address, PAGE_SIZE, map_again, page);
 }
 
 static int plant(const char *value, const struct kernel_param *param)

@@ -137,12 +137,7 @@ fn fault(instruction: &str, retpoline: bool, rethunk: bool) -> Option<&'static s
 fn padding(object: &Path) -> Result<Vec<String>> {
     let text = run("readelf", &["-SsW"], object)?;
     // Functions that are alike are one, with several names.
-    // The sanitizer's own, which registers a file's variables, is called by the kernel alone.
-    let places: BTreeSet<_> = callbacks::symbols(&text)
-        .into_iter()
-        .filter(|((name, _), _)| !name.starts_with("asan.module_"))
-        .map(|(_, place)| place)
-        .collect();
+    let places: BTreeSet<_> = callbacks::symbols(&text).into_values().collect();
     let nr_functions = places.len();
     let nr_padded = text
         .lines()

@@ -8,6 +8,8 @@ use core::{
 
 use cohmem_kcore::Errno;
 
+use crate::check;
+
 /// A claimed physical range.
 ///
 /// # Invariants
@@ -17,6 +19,7 @@ use cohmem_kcore::Errno;
 pub struct Claim {
     phys: u64,
     bytes: u64,
+    is_private: bool,
 }
 
 impl Claim {
@@ -40,7 +43,42 @@ impl Claim {
             });
         }
         // INVARIANT: requested just now.
-        Ok(Self { phys, bytes })
+        Ok(Self {
+            phys,
+            bytes,
+            is_private: false,
+        })
+    }
+
+    /// Claims addresses that nothing answers at, for private memory: its frames need struct pages, and so
+    /// numbers, but the processor cannot reach them. `bytes` is a multiple of 128 MiB. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: the kernel has no private device memory (`CONFIG_DEVICE_PRIVATE`). `ENOMEM`;
+    /// `ERANGE`: so many addresses are not free.
+    pub fn of_private(bytes: u64) -> Result<Self, Errno> {
+        let mut phys = 0;
+        // SAFETY: `phys` outlives the call; the caller may sleep.
+        check(unsafe { bindings::cohmem_request_free_addresses(bytes, &raw mut phys) })?;
+        // INVARIANT: requested just now.
+        Ok(Self {
+            phys,
+            bytes,
+            is_private: true,
+        })
+    }
+
+    /// First physical address.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.phys
+    }
+
+    /// It is for private memory.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.is_private
     }
 }
 

@@ -188,8 +188,9 @@ impl LockedMm<'_> {
     ) -> Result<Batch<'b>, Errno> {
         let area = self.area_of(span)?;
         // SAFETY: `span` lies in `area` and is no longer than the arrays, as `area_of` checked; the
-        // address space is locked for reading, and stays so while the batch borrows `self`.
-        unsafe { Batch::of_area(area, span, select, arrays) }
+        // address space is locked for reading, and stays so while the batch borrows `self`; no fault is
+        // answered.
+        unsafe { Batch::of_area(area, span, select, None, arrays) }
     }
 }
 

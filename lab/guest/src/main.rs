@@ -16,12 +16,15 @@ mod driver;
 mod faults;
 mod fuzz;
 mod groups;
+mod history;
 mod holders;
 mod hooks;
 mod isolation;
 mod lifecycle;
 mod module;
+mod objects;
 mod poison;
+mod programs;
 mod quota;
 mod ranges;
 mod reasons;
@@ -50,15 +53,19 @@ fn main() -> ExitCode {
         ("isolation", isolation::TESTS),
         ("quota", quota::TESTS),
         ("ranges", ranges::TESTS),
+        ("history", history::TESTS),
+        ("objects", objects::TESTS),
         ("bad_input", bad_input::TESTS),
         ("detach", detach::TESTS),
         ("see", see::TESTS),
         ("module", module::TESTS),
         ("run", run::TESTS),
+        ("programs", programs::TESTS),
         ("poison", poison::TESTS),
         ("faults", faults::TESTS),
         ("hooks", hooks::TESTS),
         ("dmirror", dmirror::TESTS),
+        ("dmirror::private", dmirror::private::TESTS),
     ];
     let trials = groups
         .iter()

@@ -197,6 +197,58 @@ impl DeviceNode {
         }
     }
 
+    pub(crate) fn history(
+        &self,
+        mut argument: args::History,
+        moves: &mut [args::Move],
+    ) -> Result<args::History> {
+        let command = Command::History {
+            device: self.device,
+            start: argument.start,
+            length: argument.length,
+        };
+        match self.node.history(&mut argument, moves) {
+            Ok(()) => Ok(argument),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
+    pub(crate) fn set_job(&self, job: &args::Job) -> Result<()> {
+        let mut argument = *job;
+        let command = Command::SetJob {
+            device: self.device,
+            job: job.job,
+            limit: job.limit,
+        };
+        match self.node.set_job(&mut argument) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
+    pub(crate) fn set_run(&self, run: &args::Run) -> Result<u64> {
+        let mut argument = *run;
+        let command = Command::SetRun {
+            device: self.device,
+            limit: run.limit,
+        };
+        match self.node.set_run(&mut argument) {
+            Ok(()) => Ok(argument.run),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
+    pub(crate) fn objects(&self, objects: &mut [args::Object]) -> Result<args::Objects> {
+        let mut argument = args::Objects::default();
+        let command = Command::Objects {
+            device: self.device,
+        };
+        match self.node.objects(&mut argument, objects) {
+            Ok(()) => Ok(argument),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
     pub(crate) fn migrate(
         &self,
         mut argument: args::Migrate,

@@ -6,6 +6,8 @@ mod fake;
 
 mod detach;
 mod errors;
+mod history;
+mod objects;
 mod poison;
 mod quota;
 mod random;

@@ -13,10 +13,10 @@ use std::{
 
 use cohmem_kcore::{
     Errno,
-    host::{ChunkSpec, Host, PageFacts, Pfn, Point, Privilege, WINDOW_PAGES},
+    host::{ChunkSpec, ControlGroup, Host, PageFacts, Pfn, Point, Privilege, WINDOW_PAGES},
     ledger::Ledger,
 };
-use cohmem_uapi::RANGE_ALIGN;
+use cohmem_uapi::{RANGE_ALIGN, args};
 
 use super::{
     FakeHost, Fallible, Home, Kind, Moment, PAGE, Pid,
@@ -62,9 +62,21 @@ impl FakeHost {
     }
 }
 
+/// A control group: the numbers from the root's on.
+#[derive(Debug)]
+pub(crate) struct FakeGroup(Vec<u64>);
+
+impl ControlGroup for FakeGroup {
+    fn number_at(&self, level: u32) -> Option<u64> {
+        self.0.get(usize::try_from(level).unwrap()).copied()
+    }
+}
+
 /// First address above the user address space.
 pub(crate) const USER_END: u64 = 1 << 47;
 pub(crate) const PHYS_END: u64 = 1 << 46;
+/// The number of the calling process.
+pub(crate) const ASKER: u32 = 77;
 /// The node of all device memory.
 pub(crate) const NODE: u32 = 1;
 /// File descriptors from here on are no pagemap files.
@@ -82,6 +94,7 @@ impl Host for FakeHost {
     type Space = FakeSpace;
     type Arrays = FakeArrays;
     type Stock = FakeStock;
+    type Group = FakeGroup;
     type Batch<'b> = FakeBatch<'b>;
 
     fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<Gate<T>, Errno> {
@@ -169,6 +182,14 @@ impl Host for FakeHost {
 
     fn user(&self) -> u32 {
         self.caller()
+    }
+
+    fn calling_process(&self) -> u32 {
+        ASKER
+    }
+
+    fn control_group(&self) -> FakeGroup {
+        FakeGroup(self.groups())
     }
 
     fn own_space(&self) -> Result<FakeSpace, Errno> {
@@ -310,6 +331,15 @@ impl Host for FakeHost {
 
     fn now_ms(&self) -> u64 {
         self.now_ms_of_clock()
+    }
+
+    fn now_ns(&self) -> u64 {
+        // Every look at the clock is a nanosecond later.
+        self.0.nr_looks.fetch_add(1, Relaxed) + self.now_ms() * 1_000_000
+    }
+
+    fn trace(&self, device: u32, told: &args::Move) {
+        self.0.traced().push((device, *told));
     }
 
     fn reached(&self, point: Point) {

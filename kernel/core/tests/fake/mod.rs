@@ -28,6 +28,7 @@ mod space;
 mod world;
 
 pub(crate) use faults::Fallible;
+pub(crate) use host::ASKER;
 pub(crate) use machine::{FakeHost, Moment, USER};
 pub(crate) use page::{Home, Kind, Page};
 pub(crate) use process::{Entry, Pid, Seen, VmaSpec};

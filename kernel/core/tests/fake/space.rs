@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use cohmem_kcore::{
-    Errno,
+    Errno, ProcessId,
     host::{AddressSpace, LockedSpace, Mapping, Pfn, Select, Span, Vma, WINDOW_PAGES},
 };
 
@@ -59,6 +59,10 @@ impl AddressSpace<FakeHost> for FakeSpace {
             space: self,
             _guard: guard,
         })
+    }
+
+    fn process(&self) -> ProcessId {
+        self.host.identity(self.pid)
     }
 
     fn has_swapped_pages(&self) -> bool {

@@ -3,8 +3,8 @@
 use std::fs::File;
 
 use cohmem_uapi::{
-    Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_STUCK, PROC_SELF, QUOTA_DEFAULT, QUOTA_INHERITED,
-    QUOTA_UNLIMITED, RANGE_ALIGN, args, ioctl,
+    Direction, FRAME_BYTES, HISTORY_ALL, MAX_ACCOUNTS, MAX_MOVES, MAX_STUCK, PROC_SELF,
+    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, args, ioctl,
 };
 
 use super::{board::Command, call::Caller};
@@ -137,6 +137,27 @@ const ACCOUNTS: &[Spoil<args::Accounts>] = &[
     (|args| args.nr_max = 1, libc::EFAULT),
 ];
 
+const HISTORY: &[Spoil<args::History>] = &[
+    (|args| args.reserved[1] = 1, libc::EINVAL),
+    (|args| args.flags = 1 << 2, libc::EOPNOTSUPP),
+    (
+        |args| (args.flags, args.proc_fd) = (HISTORY_ALL, 3),
+        libc::EINVAL,
+    ),
+    (|args| args.length = 0, libc::EINVAL),
+    (|args| args.start += 8, libc::EDOM),
+    (|args| args.length += 100, libc::EDOM),
+    (
+        |args| args.length = 0u64.wrapping_sub(FRAME_BYTES),
+        libc::EOVERFLOW,
+    ),
+    (|args| args.start = 0xFFFF_8880_0000_0000, libc::ERANGE),
+    (|args| args.nr_max = MAX_MOVES + 1, libc::EMSGSIZE),
+    (|args| args.nr_max = 1, libc::EFAULT),
+];
+
+const HISTORY_LATER: &[Spoil<args::History>] = &[(|args| args.proc_fd = 9999, libc::EBADF)];
+
 /// Numbers that are no command of either node, and of a command with an argument of another size.
 const UNKNOWN: [u32; 4] = [0, u32::MAX, 0xC008_BDFF, ioctl::MIGRATE - (8 << 16)];
 
@@ -159,6 +180,7 @@ enum Argument {
     Quota(args::Quota),
     Accounts(args::Accounts),
     Range(args::Range),
+    History(args::History),
     Address(usize),
 }
 
@@ -203,6 +225,7 @@ impl Fault {
             Argument::Quota(args) => std::ptr::from_mut(args).addr(),
             Argument::Accounts(args) => std::ptr::from_mut(args).addr(),
             Argument::Range(args) => std::ptr::from_mut(args).addr(),
+            Argument::History(args) => std::ptr::from_mut(args).addr(),
             Argument::Address(address) => *address,
         };
         let file = match self.node {
@@ -248,7 +271,7 @@ impl Fault {
 }
 
 /// The commands, each with a node that takes it.
-const COMMANDS: [(Command, Node, u32); 11] = [
+const COMMANDS: [(Command, Node, u32); 12] = [
     (Command::Version, Node::Control, ioctl::VERSION),
     (Command::Attach, Node::Control, ioctl::ATTACH),
     (Command::Detach, Node::Control, ioctl::DETACH),
@@ -260,6 +283,7 @@ const COMMANDS: [(Command, Node, u32); 11] = [
     (Command::SetQuota, Node::Device, ioctl::SET_QUOTA),
     (Command::Accounts, Node::Device, ioctl::ACCOUNTS),
     (Command::Range, Node::Control, ioctl::RANGE),
+    (Command::History, Node::Device, ioctl::HISTORY),
 ];
 
 /// Arguments with something wrong in them.
@@ -286,6 +310,12 @@ fn arguments(ground: Ground) -> Vec<Fault> {
         length: FRAME_BYTES,
         proc_fd: PROC_SELF,
         ..args::Query::default()
+    };
+    let history = args::History {
+        start: memory,
+        length: FRAME_BYTES,
+        proc_fd: PROC_SELF,
+        ..args::History::default()
     };
     let admin = |errno| if is_privileged { errno } else { libc::EPERM };
     let mut faults = Vec::new();
@@ -356,6 +386,19 @@ fn arguments(ground: Ground) -> Vec<Fault> {
     }
     for &(errno, args) in &spoiled(RANGE, args::Range::default()) {
         add(10, Argument::Range(args), &[admin(errno)]);
+    }
+    for &(errno, args) in &spoiled(HISTORY, history) {
+        add(11, Argument::History(args), &[errno]);
+    }
+    for &(errno, args) in &spoiled(HISTORY_LATER, history) {
+        add(11, Argument::History(args), &[errno, libc::ENODEV]);
+    }
+    if !is_privileged {
+        let all = args::History {
+            flags: HISTORY_ALL,
+            ..history
+        };
+        add(11, Argument::History(all), &[libc::EPERM]);
     }
     faults
 }

@@ -21,6 +21,7 @@ pub(crate) enum Command {
     Info,
     Migrate,
     Query,
+    History,
     Evict,
     SetQuota,
     Accounts,
@@ -29,7 +30,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Version,
         Self::Attach,
         Self::Detach,
@@ -38,6 +39,7 @@ impl Command {
         Self::Info,
         Self::Migrate,
         Self::Query,
+        Self::History,
         Self::Evict,
         Self::SetQuota,
         Self::Accounts,
@@ -54,6 +56,7 @@ impl Command {
             Self::Info => "INFO",
             Self::Migrate => "MIGRATE",
             Self::Query => "QUERY",
+            Self::History => "HISTORY",
             Self::Evict => "EVICT",
             Self::SetQuota => "SET_QUOTA",
             Self::Accounts => "ACCOUNTS",

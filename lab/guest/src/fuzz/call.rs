@@ -3,8 +3,8 @@
 use std::{fs::File, os::fd::AsRawFd as _};
 
 use cohmem_uapi::{
-    FRAME_BYTES, Holder, MAX_ACCOUNTS, PageEntry, QUOTA_INHERITED, QUOTA_UNLIMITED, Reason, State,
-    args, ioctl,
+    Cause, Event, FRAME_BYTES, HISTORY_ALL, Holder, MAX_ACCOUNTS, PROC_SELF, PageEntry,
+    QUOTA_INHERITED, QUOTA_UNLIMITED, Reason, State, args, ioctl,
 };
 
 use super::{
@@ -253,6 +253,37 @@ impl Caller {
                 .fail(&format!("accounts that cannot be: {argument:?} {list:?}"));
         }
         Ok(list)
+    }
+
+    /// Reads a history; fails the run when a record was not asked for, or cannot be.
+    pub(crate) fn history(&self, device: &File, argument: &mut args::History) -> i32 {
+        let mut moves =
+            vec![args::Move::default(); usize::try_from(argument.nr_max).expect("fits")];
+        argument.moves_ptr = moves.as_mut_ptr().addr() as u64;
+        let errno = self.call(Command::History, device, ioctl::HISTORY, argument);
+        if errno != 0 {
+            return errno;
+        }
+        let told = &moves[..usize::try_from(argument.nr_moves).expect("fits")];
+        let own = std::process::id();
+        let is_of_one = argument.flags & HISTORY_ALL == 0;
+        let is_possible = |move_: &args::Move| {
+            let end = move_.start + u64::from(move_.nr_pages) * FRAME_BYTES;
+            let overlaps = argument.length == 0
+                || (move_.start < argument.start + argument.length && argument.start < end);
+            Event::from_raw(move_.event).is_some()
+                && Cause::from_raw(move_.cause).is_some()
+                && (argument.since..argument.next).contains(&move_.sequence)
+                && move_.time_ns <= argument.now_ns
+                && overlaps
+                && (!is_of_one || argument.proc_fd != PROC_SELF || move_.process == own)
+        };
+        let is_in_order = told.is_sorted_by(|one, next| one.sequence < next.sequence);
+        if !is_in_order || !told.iter().all(is_possible) {
+            self.board
+                .fail(&format!("a history that cannot be: {argument:?} {told:?}"));
+        }
+        0
     }
 
     /// Interrupts the thread on another seat of this process.

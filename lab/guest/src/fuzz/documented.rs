@@ -49,7 +49,7 @@ pub(crate) fn errno_name(errno: i32) -> String {
 }
 
 /// The answers that a run cannot bring about, each with its cause.
-const OUT_OF_REACH: [(Option<Command>, i32, &str); 7] = [
+const OUT_OF_REACH: [(Option<Command>, i32, &str); 8] = [
     (None, libc::EIO, "stands for what the kernel never refuses"),
     (
         None,
@@ -73,6 +73,11 @@ const OUT_OF_REACH: [(Option<Command>, i32, &str); 7] = [
     ),
     (
         Some(Command::Accounts),
+        libc::ENOMEM,
+        "its small allocations never fail here; the test build of the module makes them",
+    ),
+    (
+        Some(Command::History),
         libc::ENOMEM,
         "its small allocations never fail here; the test build of the module makes them",
     ),
@@ -107,6 +112,7 @@ impl Documented {
         let attach = errors_of("struct cohmem_attach ");
         let detach = errors_of("struct cohmem_detach ");
         let info = errors_of("struct cohmem_info ");
+        let history = errors_of("struct cohmem_history ");
         let migrate = errors_of("struct cohmem_migrate ");
         let quota = errors_of("struct cohmem_quota ");
         let accounts = errors_of("struct cohmem_accounts ");
@@ -125,8 +131,8 @@ impl Documented {
             errnos.push(libc::EOPNOTSUPP);
             errnos
         };
-        let [attach, detach, migrate, query, quota, accounts] =
-            [attach, detach, migrate, query, quota, accounts].map(with_flags);
+        let [attach, detach, migrate, query, quota, accounts, history] =
+            [attach, detach, migrate, query, quota, accounts, history].map(with_flags);
         let mut table = [[false; NR_ERRNOS]; Command::ALL.len()];
         for (command, row) in Command::ALL.into_iter().zip(&mut table) {
             let own: &[i32] = match command {
@@ -139,6 +145,7 @@ impl Documented {
                 Command::Query => &query,
                 Command::SetQuota => &quota,
                 Command::Accounts => &accounts,
+                Command::History => &history,
                 Command::Unknown => &[libc::ENOTTY],
             };
             let rules: &[i32] = if command == Command::Unknown {

@@ -189,6 +189,12 @@ impl Opening {
             };
             let errno = self.caller.query(device, &mut query, true);
             self.caller.demand("QUERY", errno, &[wanted]);
+            let mut history = args::History {
+                proc_fd: file.as_raw_fd(),
+                ..args::History::default()
+            };
+            let errno = self.caller.history(device, &mut history);
+            self.caller.demand("HISTORY", errno, &[wanted]);
         }
     }
 
@@ -212,6 +218,7 @@ impl Opening {
             self.caller
                 .migrate(&node, &mut migration(&page, Direction::ToDevice, 0)),
             self.caller.query(&node, &mut query, false),
+            self.caller.history(&node, &mut args::History::default()),
             self.caller.empty(Command::Evict, &node, &mut one_try()),
             self.caller.set_quota(&node, 0, QUOTA_INHERITED, 0),
             self.caller.accounts(&node, 1).err().unwrap_or(0),
