@@ -131,13 +131,18 @@ impl Kind {
     }
 }
 
+/// Frames whose arrivals are remembered, those of 512 GiB: one allocation of the kernel's is below 2 GiB.
+/// Where pages of later frames came to is not told when they leave by their frames.
+const MAX_ARRIVALS: u64 = 1 << 27;
+
 /// The history of one device.
 #[derive(Debug)]
 pub(crate) struct History<H: Host> {
     device: u32,
     moved: Ring<H::Words>,
     stayed: Ring<H::Words>,
-    /// By frame: 1 and the sequence number of the record with which its page came; 0: none yet.
+    /// By frame, up to [`MAX_ARRIVALS`]: 1 and the sequence number of the record with which its page
+    /// came; 0: none yet.
     arrivals: H::Words,
 }
 
@@ -149,7 +154,8 @@ impl<H: Host> History<H> {
             let words = host.new_words(ring::words_needed(nr_slots))?;
             Ok::<_, Errno>(Ring::new(words, nr_slots))
         };
-        let nr_arrivals = usize::try_from(nr_frames).map_err(|_size| Errno::EOVERFLOW)?;
+        let nr_arrivals = nr_frames.min(MAX_ARRIVALS);
+        let nr_arrivals = usize::try_from(nr_arrivals).map_err(|_size| Errno::EOVERFLOW)?;
         Ok(Self {
             device,
             moved: ring(nr_moved)?,
