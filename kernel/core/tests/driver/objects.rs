@@ -149,6 +149,8 @@ fn a_job_that_is_none_any_more_keeps_its_frames_and_gets_none() {
     set_job(&rig, id, OUTER, 0, 3).unwrap();
     rig.to_system(id, pid, BASE..BASE + 2);
     assert_eq!(take(&rig, &node, pid, 2), (0, 2));
+    // With another one there: else no group is asked for.
+    set_job(&rig, id, ASIDE, QUOTA_UNLIMITED, 0).unwrap();
     set_job(&rig, id, OUTER, QUOTA_INHERITED, 0).unwrap();
     assert_eq!(take(&rig, &node, pid, 2), (2, 0));
     let ended = args::Object {
@@ -158,6 +160,8 @@ fn a_job_that_is_none_any_more_keeps_its_frames_and_gets_none() {
         charged: 6,
         ..args::Object::default()
     };
+    assert_eq!(rig.objects(id).unwrap()[0], ended);
+    set_job(&rig, id, ASIDE, QUOTA_INHERITED, 0).unwrap();
     assert_eq!(rig.objects(id).unwrap(), [ended]);
     // Once more a job, it counts what it has.
     set_job(&rig, id, OUTER, 0, 7).unwrap();
