@@ -3,9 +3,13 @@
  * Does wrong on request, so that the lab can show that it notices: write a bug's name to
  * /sys/module/planted/parameters/bug. Only for the lab: most of these end the machine.
  */
+#include <linux/debug_locks.h>
 #include <linux/delay.h>
 #include <linux/device.h>
+#include <linux/mm.h>
+#include <linux/mman.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
 #include <linux/refcount.h>
 #include <linux/sched.h>
 #include <linux/slab.h>
@@ -35,6 +39,43 @@ static void spin_forever(void *unused)
 {
 	for (;;)
 		cpu_relax();
+}
+
+static DEFINE_MUTEX(first);
+static DEFINE_MUTEX(second);
+
+/* Two orders of two locks: no deadlock yet. */
+static void lock_in_circles(void)
+{
+	mutex_lock(&first);
+	mutex_lock(&second);
+	mutex_unlock(&second);
+	mutex_unlock(&first);
+	mutex_lock(&second);
+	mutex_lock(&first);
+	mutex_unlock(&first);
+	mutex_unlock(&second);
+}
+
+static int map_again(pte_t *pte, unsigned long address, void *page)
+{
+	set_pte_at(current->mm, address, pte, mk_pte(page, PAGE_SHARED));
+	return 0;
+}
+
+/* A page of the caller's stack gets a second, writable mapping, of which its rmap knows nothing. */
+static int share_private_page(void)
+{
+	unsigned long address = current->mm->start_stack & PAGE_MASK;
+	struct page *page;
+	int ret = get_user_pages_fast(address, 1, FOLL_WRITE, &page);
+
+	if (ret != 1)
+		return ret < 0 ? ret : -EFAULT;
+	address = vm_mmap(NULL, 0, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, 0);
+	if (IS_ERR_VALUE(address))
+		return (int)address;
+	return apply_to_page_range(current->mm, address, PAGE_SIZE, map_again, page);
 }
 
 static int plant(const char *value, const struct kernel_param *param)
@@ -79,6 +120,24 @@ static int plant(const char *value, const struct kernel_param *param)
 	} else if (sysfs_streq(value, "lockdep-log")) {
 		/* What the lock validator of a debug kernel would print. */
 		pr_info("WARNING: possible circular locking dependency detected\n");
+	} else if (sysfs_streq(value, "lockdep")) {
+		lock_in_circles();
+	} else if (sysfs_streq(value, "lockdep-off")) {
+		/* As after a complaint whose text was lost. */
+		debug_locks_off();
+	} else if (sysfs_streq(value, "kasan")) {
+		object = kmalloc(64, GFP_KERNEL);
+		READ_ONCE(((char *)object)[64]);
+		kfree(object);
+	} else if (sysfs_streq(value, "might-sleep")) {
+		preempt_disable();
+		might_sleep();
+		preempt_enable();
+	} else if (sysfs_streq(value, "page-table")) {
+		return share_private_page();
+	} else if (sysfs_streq(value, "kmemleak")) {
+		object = kmalloc(64, GFP_KERNEL);
+		OPTIMIZER_HIDE_VAR(object);
 	} else if (sysfs_streq(value, "leak")) {
 		return plant_leak();
 	} else if (!sysfs_streq(value, "none")) {

@@ -11,9 +11,8 @@ use clap::ValueEnum;
 
 use crate::setup;
 
+mod debug;
 mod newest;
-
-pub(crate) use newest::newest;
 
 /// Arguments of `cargo xtask kernel`.
 #[derive(clap::Args)]
@@ -31,6 +30,8 @@ pub(crate) enum Name {
     Stock,
     /// The newest of Debian's unstable distribution
     Newest,
+    /// The stock one's source, built with the kernel's own checks: sanitizer, lock validator and others
+    Debug,
 }
 
 /// Where a kernel's parts are.
@@ -66,7 +67,7 @@ impl fmt::Display for NotRun {
 impl std::error::Error for NotRun {}
 
 impl Name {
-    /// Finds the kernel, and fetches it first if it is not the installed one.
+    /// Finds the kernel, and fetches or builds it first if it is neither installed nor in the cache.
     ///
     /// # Errors
     ///
@@ -83,7 +84,8 @@ impl Name {
                     release,
                 })
             }
-            Self::Newest => newest(),
+            Self::Newest => newest::newest(),
+            Self::Debug => debug::debug(),
         }
     }
 }

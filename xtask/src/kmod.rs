@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::Result;
+use clap::ValueEnum as _;
 use cohmem_kbuild::{Toolchain, Tree};
 
 pub(crate) use cohmem_kbuild::Variant;
@@ -21,8 +22,8 @@ pub(crate) struct Args {
     /// Build the example of a driver, `cohmem_example.ko`, instead.
     #[arg(long, conflicts_with_all = ["hooks", "dmirror"])]
     example: bool,
-    /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build, or
-    /// `newest`, which is fetched [default: the newest installed].
+    /// Release of the kernel to build for, as in `uname -r`, or the directory of a kernel build, or a
+    /// kernel of the lab's: `stock`, `newest` or `debug` [default: stock].
     #[arg(long, value_name = "RELEASE")]
     kernel: Option<String>,
 }
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// When packages are missing and cannot be installed, a compiler or kbuild fails or warns, or the
 /// module fails one of the checks.
 pub(crate) fn build(variant: Variant) -> Result<PathBuf> {
-    build_for(variant, None)
+    build_on(variant, kernel::Name::Stock)
 }
 
 /// As [`build`], for a kernel of the lab.
@@ -66,10 +67,8 @@ pub(crate) fn build(variant: Variant) -> Result<PathBuf> {
 ///
 /// As [`build`], and when that kernel cannot be had.
 pub(crate) fn build_on(variant: Variant, kernel: kernel::Name) -> Result<PathBuf> {
-    match kernel {
-        kernel::Name::Stock => build(variant),
-        kernel::Name::Newest => build_for(variant, Some("newest")),
-    }
+    setup::ensure(setup::Group::Build)?;
+    build_in(variant, &kernel.find()?.build.display().to_string())
 }
 
 /// As [`build`], for the kernel named as on the command line.
@@ -78,14 +77,20 @@ pub(crate) fn build_on(variant: Variant, kernel: kernel::Name) -> Result<PathBuf
 ///
 /// As [`build`].
 pub(crate) fn build_for(variant: Variant, kernel: Option<&str>) -> Result<PathBuf> {
-    setup::ensure(setup::Group::Build)?;
-    let release = match kernel {
-        Some("newest") => kernel::newest()?.build.display().to_string(),
-        Some(kernel) => kernel.to_owned(),
-        None => setup::kernel_release()?,
+    let Some(kernel) = kernel else {
+        return build(variant);
     };
+    match kernel::Name::from_str(kernel, false) {
+        Ok(name) => build_on(variant, name),
+        Err(_not_of_the_lab) => build_in(variant, kernel),
+    }
+}
+
+/// Builds for a release, or in the directory of a kernel build.
+fn build_in(variant: Variant, release: &str) -> Result<PathBuf> {
+    setup::ensure(setup::Group::Build)?;
     let tree = Tree::new(place::repository()?, place::target()?.join("kmod"));
-    cohmem_kbuild::build(&tree, &release, &Toolchain::find(None)?, variant)
+    cohmem_kbuild::build(&tree, release, &Toolchain::find(None)?, variant)
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ pub(crate) struct Args {
     /// A second NUMA node without processors; the soft-reserved ranges are on it
     #[arg(long)]
     numa: bool,
-    /// Kernel to boot; `newest` is fetched first
+    /// Kernel to boot; `newest` is fetched first, `debug` built
     #[arg(long, value_enum, default_value_t, value_name = "NAME")]
     kernel: kernel::Name,
     /// Give the soft-reserved ranges to device-dax: /dev/dax0.0 and so on
@@ -97,8 +97,12 @@ pub(crate) struct Args {
     /// Attach every soft-reserved range as a device first (needs a built `cohmem`)
     #[arg(long, conflicts_with = "no_module")]
     attach: bool,
-    /// Instead of running a command: plant bugs and check that each is noticed
-    #[arg(long, exclusive = true)]
+    /// Instead of running a command: plant bugs and check that each is noticed, with `--kernel debug` those
+    /// that only its checks see
+    #[arg(long, conflicts_with_all = [
+        "mem", "cpus", "spm", "no_spm", "numa", "dax", "kmem", "module", "append", "env", "timeout", "user",
+        "out", "no_module", "hooks", "attach", "verbose", "command",
+    ])]
     self_check: bool,
     /// Show the kernel's log afterwards
     #[arg(long, short)]
@@ -111,7 +115,7 @@ pub(crate) struct Args {
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.self_check {
-        self_check::run()?;
+        self_check::run(args.kernel)?;
         return Ok(ExitCode::SUCCESS);
     }
     let guest = args.guest()?;
@@ -127,8 +131,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Plants bugs and checks that each is noticed.
-pub(crate) fn self_check() -> Result<()> {
-    self_check::run()
+pub(crate) fn self_check(kernel: kernel::Name) -> Result<()> {
+    self_check::run(kernel)
 }
 
 /// Prints what went wrong besides the command.

@@ -49,7 +49,7 @@ enum Job {
     Docs(docs::Args),
     /// Call the driver at random from racing processes, in the lab
     Fuzz(fuzz::Args),
-    /// Fetch another kernel for the lab and the module: the newest
+    /// Fetch or build another kernel for the lab and the module
     Kernel(kernel::Args),
     /// Run the examples of the guide and the README, and compare what they print
     Guide(guide::Args),

@@ -3,19 +3,21 @@
 //!
 //! Nothing of the kernel is in this tree: the suite, its device and its headers come from the
 //! distribution's source package. The suite runs as it is; the kernel's device, which a stock kernel lacks
-//! two things for, is adapted by edits that are printed ([`suite`]). Both devices run in the same guest on
-//! the stock kernel, one after the other, and the verdicts stand side by side ([`verdicts`]).
+//! two things for, is adapted by edits that are printed ([`suite`]); the debug kernel has its own as a module.
+//! Both devices run in the same guest, one after the other, and the verdicts stand side by side
+//! ([`verdicts`]).
 
 mod suite;
 mod verdicts;
 
-use std::{fs, path::Path, process::ExitCode, time::Duration};
+use std::{fs, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
 
 pub(crate) use suite::{Suite, test_device};
 
 use crate::{
+    kernel::{self, Kernel},
     kmod::{self, Variant},
     lab::{self, Guest, Output},
     place::repository,
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Print what the suite printed as well
     #[arg(long, short)]
     verbose: bool,
+    /// Kernel to boot: `stock` or `debug`
+    #[arg(long, value_enum, default_value_t, value_name = "NAME")]
+    kernel: kernel::Name,
 }
 
 /// Our device, and the kernel's, as the tables call them.
@@ -67,7 +72,7 @@ pub(crate) fn parameters(guest: &Guest) -> Vec<String> {
 
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    suite_passes(args.verbose)?;
+    suite_passes(args.verbose, args.kernel)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -76,18 +81,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 /// # Errors
 ///
 /// When a test failed or was skipped on our device for no listed cause, or the lab complained.
-pub(crate) fn check() -> Result<()> {
-    suite_passes(false)
+pub(crate) fn check(kernel: kernel::Name) -> Result<()> {
+    suite_passes(false, kernel)
 }
 
-fn suite_passes(is_verbose: bool) -> Result<()> {
+fn suite_passes(is_verbose: bool, name: kernel::Name) -> Result<()> {
     setup::ensure(Group::Build)?;
     setup::ensure(Group::Guest)?;
     setup::ensure(Group::Source)?;
     let suite = Suite::unpack()?;
     let program = suite.build()?;
-    let ours = kmod::build(Variant::Dmirror)?;
-    let theirs = test_device(&suite)?;
+    let kernel = name.find()?;
+    let ours = kmod::build_on(Variant::Dmirror, name)?;
+    let theirs = match name {
+        kernel::Name::Stock => test_device(&suite)?,
+        kernel::Name::Debug => kernel.modules.join("kernel/lib/test_hmm.ko"),
+        kernel::Name::Newest => bail!("the suite is that of the stock kernel's source"),
+    };
     let script = repository()?.join("lab/selftest.sh");
     let mut command = vec![script.display().to_string(), program.display().to_string()];
     // The kernel's first: without ours it has no gup_test.
@@ -98,6 +108,7 @@ fn suite_passes(is_verbose: bool) -> Result<()> {
         command,
         timeout: Duration::from_secs(900),
         output: Output::Capture,
+        kernel: name,
         ..Guest::default()
     };
     let outcome = guest.run()?;
@@ -108,10 +119,13 @@ fn suite_passes(is_verbose: bool) -> Result<()> {
     }
     lab::tell(&outcome);
     let verdicts = Verdicts::parse(&text)?;
-    let cannot = cannot()?;
+    let cannot = cannot(&kernel)?;
     print!("{}", verdicts.table(&cannot));
     if !outcome.is_success() {
         bail!("the suite's guest: exit status {}", outcome.exit_code());
+    }
+    if cannot.is_empty() && !verdicts.has_private() {
+        bail!("the kernel has private memory, and no test of it ran");
     }
     let unexpected = verdicts.unexpected(OURS, &cannot);
     if !unexpected.is_empty() {
@@ -121,10 +135,8 @@ fn suite_passes(is_verbose: bool) -> Result<()> {
 }
 
 /// Those of [`MAY_FAIL`] whose symbol the kernel does not export.
-fn cannot() -> Result<Vec<Cannot>> {
-    let path = Path::new("/lib/modules")
-        .join(setup::kernel_release()?)
-        .join("build/Module.symvers");
+fn cannot(kernel: &Kernel) -> Result<Vec<Cannot>> {
+    let path = kernel.build.join("Module.symvers");
     let symbols =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(MAY_FAIL

@@ -38,17 +38,20 @@ pub(crate) enum Group {
     Boot,
     /// The kernel's source, for its own tests.
     Source,
+    /// To build the debug kernel.
+    DebugKernel,
     /// To check what is exported to Prometheus.
     Monitoring,
 }
 
 impl Group {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Build,
         Self::Guest,
         Self::Programs,
         Self::Package,
         Self::Source,
+        Self::DebugKernel,
         Self::Monitoring,
     ];
 
@@ -84,6 +87,18 @@ impl Group {
                 "systemd",
             ],
             Self::Source => &["linux-source-6.12", "libc6-dev", "tar", "xz-utils"],
+            Self::DebugKernel => &[
+                "make",
+                "gcc",
+                "flex",
+                "bison",
+                "bc",
+                "libelf-dev",
+                "kmod",
+                "linux-source-6.12",
+                "tar",
+                "xz-utils",
+            ],
             Self::Monitoring => &["prometheus"],
         }
     }

@@ -3,6 +3,8 @@
 //! A stage that fails does not keep the later ones from running. The job ends with a line a stage, with
 //! its seconds, and fails if one failed. Naming stages runs only those.
 
+mod debug;
+
 use std::{
     fmt,
     process::{Command, ExitCode},
@@ -27,15 +29,18 @@ use crate::{
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Stages to run; by default all but package-boot
+    /// Stages to run; by default all but package-boot and debug
     #[arg(value_enum)]
     stages: Vec<Stage>,
-    /// Only guest tests whose name contains this
+    /// Only guest tests whose name contains this; for package-boot, the release's
     #[arg(long, value_name = "NAME", requires = "stages")]
     filter: Option<String>,
-    /// Kernel of the stages guest, poison, hooks and dmirror
+    /// Kernel of the stages lab, guest, poison, hooks, dmirror, selftest and fuzz
     #[arg(long, value_enum, default_value_t, requires = "stages")]
     kernel: kernel::Name,
+    /// All stages that can run on the debug kernel, or those named, there and at full size
+    #[arg(long, conflicts_with = "kernel")]
+    debug_kernel: bool,
 }
 
 /// A part of the tests.
@@ -69,7 +74,8 @@ enum Stage {
     Dax,
     /// The manual, the Debian packages: built, checked, installed, upgraded, purged
     Package,
-    /// The packages on a Debian with an init that reboots: by hand, the first time takes long
+    /// The packages on Debian 12 and 13 with an init that reboots: by hand, since it takes minutes, the
+    /// first time many
     PackageBoot,
     /// The examples of the guide and the README
     Guide,
@@ -81,6 +87,8 @@ enum Stage {
     Fuzz,
     /// The modules build for the newest kernel, where its packages can be had
     Newest,
+    /// The debug kernel: its build, and a small size of all that runs on it; by hand
+    Debug,
     /// The benchmark, small: for its output and its content check
     Bench,
     /// The fixed part of the mutants
@@ -89,17 +97,24 @@ enum Stage {
 
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let stages = if args.stages.is_empty() {
-        let all = Stage::value_variants().iter().copied();
-        all.filter(|stage| stage.is_in_ci()).collect()
+    let kernel = if args.debug_kernel {
+        kernel::Name::Debug
     } else {
+        args.kernel
+    };
+    let all = Stage::value_variants().iter().copied();
+    let stages = if !args.stages.is_empty() {
         args.stages.clone()
+    } else if args.debug_kernel {
+        debug::STAGES.to_vec()
+    } else {
+        all.filter(|stage| stage.is_in_ci()).collect()
     };
     let mut results = Vec::new();
     for stage in stages {
         println!("== {stage:?}");
         let start = Instant::now();
-        let result = stage.run(args.filter.as_deref(), args.kernel);
+        let result = stage.run(args.filter.as_deref(), kernel, Size::Full);
         let verdict = match &result {
             Ok(()) => Verdict::Passed,
             Err(error) if error.is::<NotRun>() => Verdict::NotRun(format!("{error}")),
@@ -159,10 +174,10 @@ impl fmt::Display for Verdict {
 
 impl Stage {
     fn is_in_ci(self) -> bool {
-        self != Self::PackageBoot
+        !matches!(self, Self::PackageBoot | Self::Debug)
     }
 
-    fn run(self, filter: Option<&str>, kernel: kernel::Name) -> Result<()> {
+    fn run(self, filter: Option<&str>, kernel: kernel::Name, size: Size) -> Result<()> {
         match self {
             Self::Lints => lints::check(),
             Self::Host => host(),
@@ -172,7 +187,7 @@ impl Stage {
             Self::Kmod => [Variant::Shipped, Variant::Dmirror, Variant::Example]
                 .into_iter()
                 .try_for_each(|variant| kmod::build(variant).map(drop)),
-            Self::Lab => lab::self_check(),
+            Self::Lab => lab::self_check(kernel),
             Self::Guest => {
                 let skipped = [
                     "--skip",
@@ -183,44 +198,49 @@ impl Stage {
                     "dmirror::",
                 ];
                 let filter: Vec<_> = filter.into_iter().chain(skipped).collect();
-                guest_tests(Variant::Shipped, kernel, &filter, Duration::from_secs(1200))
+                let limit = Duration::from_secs(1200);
+                guest_tests(Variant::Shipped, kernel, size, &filter, limit)
             }
             Self::Poison => {
                 let filter = filter.unwrap_or("poison::");
                 guest_tests(
                     Variant::Shipped,
                     kernel,
+                    size,
                     &[filter],
                     Duration::from_secs(200),
                 )
             }
             Self::Hooks => {
                 let filter = filter.unwrap_or("hooks::");
-                guest_tests(Variant::Hooks, kernel, &[filter], Duration::from_secs(300))
+                let limit = Duration::from_secs(300);
+                guest_tests(Variant::Hooks, kernel, size, &[filter], limit)
             }
             Self::Dmirror => {
                 let filter = filter.unwrap_or("dmirror::");
                 guest_tests(
                     Variant::Dmirror,
                     kernel,
+                    size,
                     &[filter],
                     Duration::from_secs(300),
                 )
             }
-            Self::Selftest => selftest::check(),
+            Self::Selftest => selftest::check(kernel),
             Self::Dax => dax(),
             Self::Package => package::test::check(),
-            Self::PackageBoot => package::boot::check(),
+            Self::PackageBoot => package::boot::check(filter),
             Self::Guide => guide::check(),
             Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),
-            Self::Fuzz => fuzz::check(),
+            Self::Fuzz => fuzz::check(kernel),
             Self::Newest => {
                 for variant in [Variant::Shipped, Variant::Dmirror] {
                     kmod::build_on(variant, kernel::Name::Newest)?;
                 }
                 Ok(())
             }
+            Self::Debug => debug::check(),
             Self::Bench => bench::check(),
             Self::Mutants => mutants::check(),
         }
@@ -290,10 +310,36 @@ fn dax() -> Result<()> {
     Ok(())
 }
 
+/// How much the guest tests that have a size do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    /// As much as they do by default.
+    Full,
+    /// As much as shows that they work.
+    Small,
+}
+
+impl Size {
+    /// The tests' knobs.
+    fn environment(self) -> Vec<(String, String)> {
+        let knobs: &[(&str, &str)] = match self {
+            Self::Full => &[],
+            Self::Small => &[
+                ("COHMEM_SIZE_MIB", "8"),
+                ("COHMEM_ROUNDS", "3"),
+                ("COHMEM_LOOPS", "5"),
+            ],
+        };
+        let owned = |&(name, value): &(&str, &str)| (name.to_owned(), value.to_owned());
+        knobs.iter().map(owned).collect()
+    }
+}
+
 /// Boots the lab and runs the guest tests that `filter` names.
 fn guest_tests(
     variant: Variant,
     kernel: kernel::Name,
+    size: Size,
     filter: &[&str],
     timeout: Duration,
 ) -> Result<()> {
@@ -319,7 +365,11 @@ fn guest_tests(
         modules,
         command,
         kernel,
-        timeout,
+        environment: size.environment(),
+        timeout: match kernel {
+            kernel::Name::Stock | kernel::Name::Newest => timeout,
+            kernel::Name::Debug => timeout * 4,
+        },
         ..Guest::default()
     };
     let outcome = guest.run()?;

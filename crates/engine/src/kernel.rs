@@ -117,6 +117,12 @@ impl Hole {
             .thread = Some(thread);
     }
 
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn listener_thread(&self) -> Option<Pid> {
+        let listening = self.listener.lock();
+        listening.unwrap_or_else(PoisonError::into_inner).thread
+    }
+
     /// The granule that an address of the region lies in.
     pub(crate) fn granule_at(&self, address: usize) -> Option<usize> {
         let start = self.memory.areas.region().addr().get();
@@ -352,7 +358,7 @@ impl Brake {
         }
     }
 
-    const fn uffd(&self) -> Option<&Uffd> {
+    pub(crate) const fn uffd(&self) -> Option<&Uffd> {
         match self {
             Self::Uffd(uffd) | Self::UffdAndWatch(uffd, _) => Some(uffd),
             Self::Watch(_) => None,

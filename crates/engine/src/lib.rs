@@ -10,7 +10,7 @@
 //!
 //! - [`Pool`], [`PoolOptions`]: where device memory comes from
 //! - [`Region`], [`RegionOptions`], [`MemoryType`]: memory that moves
-//! - [`Migrated`], [`Migration`]: what a migration did; one in the background
+//! - [`Migrated`], [`Migration`], [`Background`]: what a migration did; one in the background
 //! - [`Residency`]: where the granules are
 //! - [`PinGuard`]: keeps granules in place while the kernel or a device does I/O on them
 //! - [`Level`], [`LevelChoice`], [`survey`], [`Obstacle`]: mechanisms, and what is in the way of each
@@ -80,7 +80,7 @@ mod word;
 #[cfg(all(test, loom))]
 mod interleavings;
 
-pub use background::Migration;
+pub use background::{Background, Migration};
 pub use cohmem_uapi::{Direction, FRAME_BYTES, Reason, ReasonCounts, Tier};
 pub use error::{Error, ErrorKind, Result};
 pub use granule::Granule;

@@ -251,7 +251,8 @@ impl Pool {
             let (word, mask) = bit(frame);
             word.load(Ordering::Relaxed) & mask != 0
         });
-        if is_backed {
+        // A device may have been unbound since: then its memory is gone, and using it raises SIGBUS.
+        if is_backed && !self.is_dax() {
             return Ok(());
         }
         let bytes = usize::try_from(run.len()).unwrap_or(usize::MAX) * self.0.frame.bytes();

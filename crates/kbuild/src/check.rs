@@ -5,6 +5,7 @@
 //! | vector or x87 register | the kernel does not save them for itself |
 //! | indirect branch, bare return | speculation is steered through the kernel's thunks |
 //! | callback without landing pad | the processor faults on an indirect call there (IBT) |
+//! | code without sanitizer | a kernel that looks for wrong accesses would miss those of the module |
 //! | function without padding | call depth tracking patches the bytes before each function |
 //! | panic entry | a panic stops the kernel; the crates promise to have none |
 //! | test hook | lets tests break the driver; never to be shipped |
@@ -47,6 +48,9 @@ pub(super) fn module(
         if padding_bytes(kernel).is_some() {
             complaints.extend(padding(object)?);
         }
+        if kernel.has("KASAN_GENERIC") {
+            complaints.extend(sanitizer(&run("nm", &["-u"], object)?));
+        }
         complaints.extend(panics(&disassembly(object)?));
         if variant == Variant::Shipped {
             complaints.extend(hooks(&run("nm", &[], module)?));
@@ -70,20 +74,26 @@ fn disassembly(file: &Path) -> Result<String> {
     run("objdump", &["-d", "-r", "--no-show-raw-insn"], file)
 }
 
-/// Instructions by the function that they are in.
+/// Instructions by the function that they are in, without those that the kernel replaces when it loads a
+/// module: calls of its table of paravirtual operations.
 fn instructions(disassembly: &str) -> impl Iterator<Item = (&str, &str)> {
     let mut function = "";
-    disassembly.lines().filter_map(move |line| {
-        if let Some((_, name)) = line
-            .strip_suffix(">:")
-            .and_then(|line| line.split_once(" <"))
-        {
-            function = name;
-            return None;
-        }
-        let (_, instruction) = line.strip_prefix(' ')?.split_once(":\t")?;
-        Some((function, instruction.trim()))
-    })
+    let next_lines = disassembly.lines().skip(1).chain([""]);
+    disassembly
+        .lines()
+        .zip(next_lines)
+        .filter_map(move |(line, next)| {
+            if let Some((_, name)) = line
+                .strip_suffix(">:")
+                .and_then(|line| line.split_once(" <"))
+            {
+                function = name;
+                return None;
+            }
+            let (_, instruction) = line.strip_prefix(' ')?.split_once(":\t")?;
+            let is_replaced = next.contains("R_X86_64_") && next.contains("\tpv_ops");
+            (!is_replaced).then_some((function, instruction.trim()))
+        })
 }
 
 fn code(disassembly: &str, kernel: &Kernel) -> Vec<String> {
@@ -147,6 +157,14 @@ fn padding(object: &Path) -> Result<Vec<String>> {
     )])
 }
 
+/// Code that checks its accesses refers to the functions that report the wrong ones.
+fn sanitizer(undefined: &str) -> Option<String> {
+    let is_checked = undefined
+        .lines()
+        .any(|line| line.trim_start().starts_with("U __asan_report_"));
+    (!is_checked).then(|| "code without sanitizer, for a kernel that has one".to_owned())
+}
+
 /// Functions that call an entry of `core::panicking`.
 fn panics(disassembly: &str) -> BTreeSet<String> {
     let mut function = "";
@@ -199,6 +217,18 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_the_kernel_replaces_are_none_of_the_module() {
+        let call = " 250:\tcall   *0x0(%rip)        # 256 <f+0x26>\n";
+        let of = |table: &str| {
+            let text = format!("0000000000000010 <f>:\n{call}\t\t\t252: R_X86_64_PC32\t{table}\n");
+            instructions(&text)
+                .filter(|(_, instruction)| fault(instruction, true, true).is_some())
+                .count()
+        };
+        assert_eq!((of("pv_ops+0xec"), of("ops+0xec")), (0, 1));
+    }
+
+    #[test]
     fn a_panic_is_told_by_its_caller() {
         let text = "0000000000000010 <_RNvC6cohmem1f>:\n  10:\tcall   15\n\
              \t\t\t11: R_X86_64_PLT32\t_RNvNtCs1_4core9panicking18panic_bounds_check-0x4\n";
@@ -207,6 +237,14 @@ mod tests {
             BTreeSet::from(["panic entry called in _RNvC6cohmem1f".to_owned()])
         );
         assert!(panics("0000000000000010 <f>:\n  10:\tcall   15\n").is_empty());
+    }
+
+    #[test]
+    fn code_without_sanitizer_is_told_by_what_it_does_not_call() {
+        let checked = "                 U __asan_report_load8_noabort\n";
+        assert_eq!(sanitizer(checked), None);
+        let plain = "                 U __asan_memcpy\n                 U kfree\n";
+        assert!(sanitizer(plain).is_some(), "memcpy is C's as well");
     }
 
     #[test]

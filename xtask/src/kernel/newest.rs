@@ -54,7 +54,7 @@ const TOOLS: [(&str, &str); 3] = [
 /// # Errors
 ///
 /// [`NotRun`] when the packages cannot be had; others when they are not as expected.
-pub(crate) fn newest() -> Result<Kernel> {
+pub(super) fn newest() -> Result<Kernel> {
     let directory = cache()?.join("newest");
     fs::create_dir_all(&directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;

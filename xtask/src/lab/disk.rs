@@ -16,7 +16,10 @@ use super::{
     machine::{self, Memory},
     report,
 };
-use crate::setup::{self, Group};
+use crate::{
+    kernel,
+    setup::{self, Group},
+};
 
 /// As the lab's other machine, but that it may reboot.
 const MACHINE: &str = "-no-user-config -nodefaults -display none -machine q35 -cpu max,-erms,-fsrm \
@@ -47,7 +50,11 @@ impl Disk {
         let directory = guest::run_directory()?;
         let kernel_log = directory.join("kernel.log");
         let said = directory.join("said");
-        let command_line = machine::kernel_command_line(&memory, &["root=/dev/vda rw".to_owned()]);
+        let command_line = machine::kernel_command_line(
+            &memory,
+            kernel::Name::Stock,
+            &["root=/dev/vda rw".to_owned()],
+        );
         let mut qemu = Command::new("setpriv");
         // QEMU must not outlive this program.
         qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);

@@ -184,7 +184,7 @@ impl Guest {
             report: &report,
             shared: self.shared.as_deref(),
         };
-        let command_line = machine::kernel_command_line(&memory, &self.append);
+        let command_line = machine::kernel_command_line(&memory, self.kernel, &self.append);
         let arguments =
             machine::qemu_arguments(&memory, self.cpus, self.cpu, &files, &command_line);
 

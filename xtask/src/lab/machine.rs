@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::Path};
 use anyhow::{Result, bail};
 
 use super::{guest::Cpu, range::Range};
+use crate::kernel;
 
 const GIB: u64 = 1 << 30;
 
@@ -76,9 +77,21 @@ const KERNEL_PARAMETERS: &str = "console=ttyS0 loglevel=7 panic=-1 oops=panic pa
     softlockup_panic=1 hung_task_panic=1 sysctl.kernel.hung_task_timeout_secs=30 \
     sysctl.kernel.panic_on_rcu_stall=1";
 
+/// What the debug kernel gets besides. It is several times slower than the stock kernel, and what it
+/// does for long must not look like a hang.
+const DEBUG_PARAMETERS: &str = " kmemleak=on watchdog_thresh=30 workqueue.watchdog_thresh=120 \
+    rcupdate.rcu_cpu_stall_timeout=120 sysctl.kernel.hung_task_timeout_secs=120";
+
 /// The kernel's command line.
-pub(super) fn kernel_command_line(memory: &Memory, append: &[String]) -> String {
+pub(super) fn kernel_command_line(
+    memory: &Memory,
+    kernel: kernel::Name,
+    append: &[String],
+) -> String {
     let mut line = KERNEL_PARAMETERS.to_owned();
+    if kernel == kernel::Name::Debug {
+        line += DEBUG_PARAMETERS;
+    }
     for range in &memory.spm {
         // Makes what the firmware lists as RAM (type 1) soft-reserved.
         line += &format!(
@@ -211,10 +224,18 @@ mod tests {
     #[test]
     fn a_range_is_a_memmap_parameter() {
         let memory = Memory::with(4 * GIB, &[range("512M@0x140000000")], false).expect("fits");
-        let line = kernel_command_line(&memory, &["nokaslr".to_owned()]);
+        let line = kernel_command_line(&memory, kernel::Name::Stock, &["nokaslr".to_owned()]);
         assert!(
             line.ends_with(" memmap=512M%0x140000000-1+0xefffffff nokaslr"),
             "{line}"
         );
+        assert!(!line.contains("kmemleak"), "{line}");
+    }
+
+    #[test]
+    fn only_the_debug_kernel_looks_for_leaks() {
+        let memory = Memory::with(4 * GIB, &[], false).expect("fits");
+        let line = kernel_command_line(&memory, kernel::Name::Debug, &[]);
+        assert!(line.contains(" kmemleak=on "), "{line}");
     }
 }

@@ -162,10 +162,13 @@ fn complaint_of(key: &str, value: &str) -> Option<Complaint> {
         "broken" => (Class::Harness, value.to_owned()),
         "survivor" => (Class::Leak, format!("process {value} survives kill -9")),
         "leaked" => (Class::Leak, format!("leaked frames: {value}")),
-        "unreferenced" if value != "0" => (
-            Class::Leak,
-            format!("kmemleak found {value} unreferenced objects"),
-        ),
+        "unreferenced" => {
+            let (count, module) = value.split_once(' ').unwrap_or(("?", value));
+            (
+                Class::Leak,
+                format!("kmemleak found {count} objects of module {module} that nothing refers to"),
+            )
+        }
         "debug_locks" if value != "1" => (
             Class::Lockdep,
             "the lock validator has complained (debug_locks is 0)".to_owned(),
@@ -231,8 +234,7 @@ mod tests {
 
     #[test]
     fn a_clean_report_has_the_status_only() {
-        let report =
-            Report::parse("exit=3\ndebug_locks=1\nunreferenced=0\ntainted=12288\ncomplete=1\n");
+        let report = Report::parse("exit=3\ndebug_locks=1\ntainted=12288\ncomplete=1\n");
         assert_eq!(
             report,
             Report {
@@ -247,7 +249,7 @@ mod tests {
     fn what_the_guest_found_is_classed() {
         let report = Report::parse(
             "exit=0\nsurvivor=80 sh\nleaked=/sys/class/cohmem/cohmem0/allocated=5\n\
-             debug_locks=0\ntainted=4608\n",
+             unreferenced=2 cohmem\ndebug_locks=0\ntainted=4608\n",
         );
         let classes: Vec<_> = report
             .complaints
@@ -256,7 +258,13 @@ mod tests {
             .collect();
         assert_eq!(
             classes,
-            [Class::Leak, Class::Leak, Class::Lockdep, Class::Kernel]
+            [
+                Class::Leak,
+                Class::Leak,
+                Class::Leak,
+                Class::Lockdep,
+                Class::Kernel
+            ]
         );
         assert!(!report.complete);
     }
