@@ -260,4 +260,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         test: unit("old_slots_are_emptied_in_runs_and_claimed_and_kept_ones_are_left"),
         is_in_ci: false,
     },
+    Mutant {
+        name: "engine_armed_page_by_page",
+        guards: "speed: the number of system calls of a migration",
+        changes: &[(
+            "crates/engine/src/kernel.rs",
+            "        self.uffd.register(start, span.length, Mode::Missing)\n    }\n\n    fn disarm",
+            "        (0..span.length)\n            .step_by(4096)\n            \
+             .try_for_each(|page| self.uffd.register(start + page, 4096, Mode::Missing))\n    }\n\n    \
+             fn disarm",
+        )],
+        test: program(
+            "nr_calls",
+            "a_migration_of_64_kib_takes_at_most_9_system_calls",
+        ),
+        is_in_ci: false,
+    },
 ];

@@ -17,6 +17,7 @@ pub(crate) mod course;
 pub(crate) mod pattern;
 pub(crate) mod process;
 pub(crate) mod raw;
+pub(crate) mod tracer;
 pub(crate) mod words;
 
 /// After so long a test hangs.
