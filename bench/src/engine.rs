@@ -142,7 +142,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    println!("not measured: TLB shootdowns and system calls (they need tracepoints)");
+    println!("not measured: TLB shootdowns (they need tracepoints)");
     Ok(())
 }
 
