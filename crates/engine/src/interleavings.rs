@@ -194,11 +194,11 @@ fn a_slot_is_never_emptied_under_its_new_owner() {
         let slots = Arc::new(Slots::new(1));
         // What the slot holds: 1 are old pages, 2 the new owner's.
         let content = Arc::new(AtomicU32::new(1));
-        slots.keep(0);
+        slots.leave(0);
         let owner = {
             let (slots, content) = (Arc::clone(&slots), Arc::clone(&content));
             thread::spawn(move || {
-                if slots.claim(0) == Content::OldPages {
+                if slots.claim(0) == Content::Old {
                     content.store(0, Ordering::Relaxed);
                 }
                 assert_eq!(content.load(Ordering::Relaxed), 0, "not empty");

@@ -254,10 +254,10 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "C2: pages that just left (level 1)",
         changes: &[(
             "crates/engine/src/slots.rs",
-            "compare_exchange(KEPT, LEAVING, Ordering::Acquire, Ordering::Relaxed)",
+            "compare_exchange(OLD, LEAVING, Ordering::Acquire, Ordering::Relaxed)",
             "compare_exchange(EMPTY, LEAVING, Ordering::Acquire, Ordering::Relaxed)",
         )],
-        test: unit("kept_slots_are_emptied_in_runs_and_claimed_ones_are_left"),
+        test: unit("old_slots_are_emptied_in_runs_and_claimed_and_kept_ones_are_left"),
         is_in_ci: false,
     },
 ];
