@@ -229,20 +229,6 @@ pub(crate) fn word(region: &cohmem_engine::Region) -> &AtomicU64 {
     unsafe { region.as_ptr().cast::<AtomicU64>().as_ref() }
 }
 
-/// Processor time of this thread so far.
-pub(crate) fn thread_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: The structure is valid for writes.
-    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    assert_eq!(result, 0, "each thread has this clock");
-    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-    Duration::from_secs(seconds)
-        + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
-}
-
 /// What a program used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Measured {
@@ -275,4 +261,18 @@ pub(crate) fn wait_measured(child: Child) -> Result<Measured, Error> {
         processor: duration(usage.ru_utime) + duration(usage.ru_stime),
         peak_kib: usage.ru_maxrss,
     })
+}
+
+/// Processor time of this thread so far.
+pub(crate) fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: The structure is valid for writes.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "each thread has this clock");
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds)
+        + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }

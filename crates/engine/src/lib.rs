@@ -22,6 +22,7 @@
 //! |---|---|---|
 //! | the kernel reads the memory (`write`, `send`, futex wait) | works, waits | works |
 //! | the kernel writes it (`read`, `recv`) | works, waits | `EFAULT` or a short count, if it hits a moving granule |
+//! | the kernel writes it and cannot wait (`FUTEX_WAKE_OP`, `/proc/PID/mem`) | `EFAULT` or `EIO`, if it hits a moving granule | the same |
 //! | the kernel or a device pins it (`O_DIRECT`, registered `io_uring` buffers, `process_vm_writev`, RDMA) | a pinned system page stays, with a reason; a pinned device page is not seen | not seen |
 //!
 //! Where it says "not seen" data is lost unless a [`PinGuard`] is held meanwhile. Under

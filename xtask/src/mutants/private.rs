@@ -77,6 +77,17 @@ pub(super) const MUTANTS: &[Mutant] = &[
         is_in_ci: false,
     },
     Mutant {
+        name: "page_is_taken_as_it_was",
+        guards: "exclusive access: a page that had to be copied or fetched first is tried again",
+        changes: &[(
+            "kernel/sys/src/mirror/exclusive.rs",
+            "self.walk(page, Request::Write, room, |_address, _entry| {})?;",
+            "self.walk(page, Request::Nothing, room, |_address, _entry| {})?;",
+        )],
+        test: private_test("exclusive_access_can_be_taken_of_any_page"),
+        is_in_ci: false,
+    },
+    Mutant {
         name: "exclusive_access_of_device_memory",
         guards: "exclusive access: coherent memory, which could not be taken home then, is refused",
         changes: &[(

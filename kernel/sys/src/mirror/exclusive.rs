@@ -58,25 +58,40 @@ impl Mirror {
             if address == span.start || address.is_multiple_of(LEAF_BYTES) {
                 self.make_leaf(address)?;
             }
-            self.make_page_exclusive(&space, address)?;
+            self.make_page_exclusive(&space, address, room)?;
         }
         Ok(())
     }
 
-    fn make_page_exclusive(&self, space: &Mm, address: u64) -> Result<(), Errno> {
+    fn make_page_exclusive(
+        &self,
+        space: &Mm,
+        address: u64,
+        room: &mut WalkRoom,
+    ) -> Result<(), Errno> {
+        let page = Span {
+            start: address,
+            end: address.saturating_add(PAGE_BYTES),
+        };
         for _try in 0..NR_TRIES {
             if process::is_killed() {
                 return Err(Errno::EINTR);
             }
             match self.try_page(space, address) {
+                Ok(Attempt::Taken) => return Ok(()),
+                // A page that was exclusive, shared or private is so no longer when it is tried, and the
+                // mirror is told. Faulted in before, there is nothing to tell.
+                Ok(Attempt::Overtaken) => {
+                    self.walk(page, Request::Write, room, |_address, _entry| {})?;
+                }
                 Err(Errno::EBUSY) => sync::sleep_ms(WAIT_MS),
-                done => return done,
+                Err(errno) => return Err(errno),
             }
         }
         Err(Errno::EBUSY)
     }
 
-    fn try_page(&self, space: &Mm, address: u64) -> Result<(), Errno> {
+    fn try_page(&self, space: &Mm, address: u64) -> Result<Attempt, Errno> {
         // SAFETY: inserted by the type invariants; the caller may sleep and holds no lock.
         let seq = unsafe { bindings::mmu_interval_read_begin(self.notifier()) };
         let _locked = space.lock()?;
@@ -91,14 +106,14 @@ impl Mirror {
         // What takes the page away without its lock (`MADV_DONTNEED`) is told like everything else.
         // SAFETY: inserted by the type invariants; the lock is the one that `invalidate` takes.
         if unsafe { bindings::cohmem_interval_must_retry(self.notifier(), seq) } {
-            return Err(Errno::EBUSY);
+            return Ok(Attempt::Overtaken);
         }
         let leaf = table.leaves.get_mut(address / LEAF_BYTES);
         let slot = leaf.and_then(|leaf| leaf.get_mut(position(address)));
         // INVARIANT: the sequence number is valid and the lock is held. A processor that touches the page
         // waits for its lock, and then tells the mirror.
         *slot.ok_or(Errno::EIO)? = held.0.as_ptr().expose_provenance() as u64 | FLAGS;
-        Ok(())
+        Ok(Attempt::Taken)
     }
 }
 
@@ -120,6 +135,13 @@ impl Tables<'_> {
         }
         false
     }
+}
+
+/// What came of trying to take a page.
+enum Attempt {
+    Taken,
+    /// The mirror was told of a change meanwhile: the page may be another by now.
+    Overtaken,
 }
 
 /// A page that was made exclusive just now.

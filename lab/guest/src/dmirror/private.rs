@@ -45,6 +45,10 @@ pub(crate) const TESTS: &[Test] = &[
         "exclusive_access_is_one_file_s",
         exclusive_access_is_one_file_s,
     ),
+    (
+        "exclusive_access_can_be_taken_of_any_page",
+        exclusive_access_can_be_taken_of_any_page,
+    ),
     ("exclusive_access_is_refused", exclusive_access_is_refused),
 ];
 
@@ -232,6 +236,32 @@ fn exclusive_access_is_one_file_s() {
     read(&second, &memory, &seen);
     seen.expect(value_of);
     assert!(is_ended(&first, &memory, 0, 8));
+}
+
+/// Also of one that is exclusive already, shared after a fork, or on the device.
+fn exclusive_access_can_be_taken_of_any_page() {
+    let file = open();
+    let memory = Memory::filled(8 * PAGE, value_of);
+    if !take(&file, &memory) {
+        return;
+    }
+    assert!(take(&file, &memory));
+    let mut child = Child::start(|steps| {
+        steps.done();
+        memory.expect(value_of);
+    });
+    child.wait_step();
+    assert!(is_ended(&file, &memory, 0, 8), "a fork ends it");
+    assert!(take(&file, &memory));
+    child.go_on();
+    assert_eq!(child.join(), Ended::Status(0));
+    assert!(!is_ended(&file, &memory, 0, 8), "the child has its own");
+    memory.expect(value_of);
+    let seen = Memory::filled(8 * PAGE, |_index| 0);
+    go_there(&file, &memory, &seen);
+    assert!(take(&file, &memory));
+    assert_eq!(snapshot(&file, &memory), [0; 8]);
+    memory.expect(value_of);
 }
 
 fn exclusive_access_is_refused() {
