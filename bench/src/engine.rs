@@ -31,6 +31,29 @@ pub(crate) struct Args {
     /// Levels to measure, those that cannot be had are left out
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 3])]
     levels: Vec<u8>,
+    /// Shapes to measure
+    #[arg(long, value_delimiter = ',', default_values_t = SHAPES.map(|shape| shape.name.to_owned()))]
+    shapes: Vec<String>,
+    /// Figures to take
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Part::Moves, Part::Access, Part::Pauses])]
+    parts: Vec<Part>,
+    /// Print ratios of processor time of the thread that moves as well, which other load hardly changes
+    #[arg(long)]
+    cpu: bool,
+    /// KiB of neighbouring granules that move in one stop [default: the engine's]
+    #[arg(long, value_name = "KIB")]
+    stop: Option<usize>,
+}
+
+/// A kind of figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// Ratios of migrations to memcpy
+    Moves,
+    /// Ratio of accesses to those of plain memory
+    Access,
+    /// Times that a migration keeps another thread
+    Pauses,
 }
 
 /// What is moved, and what it is called.
@@ -100,15 +123,23 @@ pub(crate) fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             Level::UserMode | Level::Signal => format!("engine.l{}", level.number()),
         };
         for shape in SHAPES {
+            let is_wanted = args.shapes.iter().any(|name| name == shape.name);
+            if !is_wanted || !args.parts.contains(&Part::Moves) {
+                continue;
+            }
             let course = Course { args, level, shape };
             course.measure(&prefix, MemoryType::Coherent)?;
             if level == Level::Full {
                 course.measure("engine.private", MemoryType::Private)?;
             }
         }
-        access(&prefix, args, level)?;
-        for shape in [SHAPES[2], SHAPES[0]] {
-            Course { args, level, shape }.pause(&prefix)?;
+        if args.parts.contains(&Part::Access) {
+            access(&prefix, args, level)?;
+        }
+        if args.parts.contains(&Part::Pauses) {
+            for shape in [SHAPES[2], SHAPES[0]] {
+                Course { args, level, shape }.pause(&prefix)?;
+            }
         }
     }
     println!("not measured: TLB shootdowns and system calls (they need tracepoints)");
@@ -125,10 +156,13 @@ impl Course<'_> {
     fn region(&self, memory_type: MemoryType) -> Result<Region, Box<dyn Error>> {
         let bytes = (self.args.size << 20) / self.shape.share;
         let pool = Pool::memfd(&PoolOptions::new(bytes).frame(self.shape.granule))?;
-        let options = RegionOptions::new()
+        let mut options = RegionOptions::new()
             .level(LevelChoice::Exactly(self.level))
             .memory_type(memory_type)
             .granule(self.shape.granule);
+        if let Some(stop_kib) = self.args.stop {
+            options = options.stop_bytes(stop_kib << 10);
+        }
         let mut region = Region::allocate(&pool, bytes, &options)?;
         region.as_mut_slice().fill(0x5a);
         Ok(region)
@@ -143,40 +177,38 @@ impl Course<'_> {
         let source = self.region(MemoryType::Coherent)?;
         let mut target = self.region(MemoryType::Coherent)?;
         for is_live in [false, true] {
-            let (mut out, mut home) = (Times::default(), Times::default());
-            let (mut copy, mut both) = (Times::default(), Times::default());
+            let mut rounds = Rounds::default();
             while_live(is_live, || -> Result<(), Box<dyn Error>> {
                 // The first round warms up.
                 for round in 0..=self.args.rounds {
                     let (from, to) = (source.as_slice(), target.as_mut_slice());
-                    let copied = time(|| to.copy_from_slice(hint::black_box(from)));
-                    let mut moved = [Duration::ZERO; 2];
-                    for (time_taken, to) in moved
+                    let watch = Watch::start();
+                    to.copy_from_slice(hint::black_box(from));
+                    let copied = watch.stop();
+                    let mut moved = [Spent::default(); 2];
+                    for (spent, to) in moved
                         .iter_mut()
                         .zip([Direction::ToDevice, Direction::ToSystem])
                     {
-                        let start = Instant::now();
+                        let watch = Watch::start();
                         let migrated = region.migrate(0..bytes, to)?;
-                        *time_taken = start.elapsed();
+                        *spent = watch.stop();
                         if migrated.moved != migrated.total {
                             return Err(format!("not all moved: {migrated:?}").into());
                         }
                     }
                     if round > 0 {
-                        copy.push(copied);
-                        out.push(moved[0]);
-                        home.push(moved[1]);
-                        both.push((moved[0] + moved[1]) / 2);
+                        rounds.push(copied, moved);
                     }
                 }
                 Ok(())
             })?;
             let live = if is_live { ".live" } else { "" };
             let name = format!("{prefix}.{}.vs_memcpy{live}", self.shape.name);
-            copy.print_rate(&format!("{name}.memcpy"), bytes);
-            out.print_ratio(&format!("{name}.out"), &copy);
-            home.print_ratio(&format!("{name}.home"), &copy);
-            both.print_ratio(&name, &copy);
+            rounds.wall.print(&name, bytes);
+            if self.args.cpu {
+                rounds.cpu.print(&format!("{name}.cpu"), bytes);
+            }
         }
         if region.as_slice() != source.as_slice() {
             return Err("the content changed".into());
@@ -273,6 +305,74 @@ fn follow(bytes: &[u8]) -> usize {
         at = usize::from_ne_bytes(word);
     }
     hint::black_box(at)
+}
+
+/// Time that passed, and that a thread worked.
+#[derive(Clone, Copy, Default)]
+struct Spent {
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// Measures both.
+struct Watch {
+    wall: Instant,
+    cpu: Duration,
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self {
+            cpu: sys::thread_time(),
+            wall: Instant::now(),
+        }
+    }
+
+    fn stop(&self) -> Spent {
+        Spent {
+            wall: self.wall.elapsed(),
+            cpu: sys::thread_time() - self.cpu,
+        }
+    }
+}
+
+/// What rounds took by one clock.
+#[derive(Default)]
+struct Moves {
+    copy: Times,
+    out: Times,
+    home: Times,
+    both: Times,
+}
+
+impl Moves {
+    fn push(&mut self, copied: Duration, [out, home]: [Duration; 2]) {
+        self.copy.push(copied);
+        self.out.push(out);
+        self.home.push(home);
+        self.both.push((out + home) / 2);
+    }
+
+    fn print(&self, name: &str, bytes: usize) {
+        self.copy.print_rate(&format!("{name}.memcpy"), bytes);
+        self.out.print_ratio(&format!("{name}.out"), &self.copy);
+        self.home.print_ratio(&format!("{name}.home"), &self.copy);
+        self.both.print_ratio(name, &self.copy);
+    }
+}
+
+/// What they took by both.
+#[derive(Default)]
+struct Rounds {
+    wall: Moves,
+    cpu: Moves,
+}
+
+impl Rounds {
+    fn push(&mut self, copied: Spent, moved: [Spent; 2]) {
+        self.wall.push(copied.wall, moved.map(|spent| spent.wall));
+        self.cpu.push(copied.cpu, moved.map(|spent| spent.cpu));
+    }
 }
 
 fn time<T>(work_fn: impl FnOnce() -> T) -> Duration {

@@ -1,6 +1,9 @@
 //! Figures: values over several rounds.
 
-use std::time::Duration;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 /// Times of one operation, one a round.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +40,8 @@ impl Times {
     }
 }
 
-fn print(name: &str, mut values: Vec<f64>, unit: &str) {
+/// Prints the median of `values`, of which there is at least one, and their spread.
+pub(crate) fn print(name: &str, mut values: Vec<f64>, unit: &str) {
     values.sort_by(f64::total_cmp);
     let median = values[values.len() / 2];
     let (least, most) = (values[0], values[values.len() - 1]);
@@ -46,4 +50,33 @@ fn print(name: &str, mut values: Vec<f64>, unit: &str) {
         values.len()
     );
     println!("figure {name} {median:.3} {unit}");
+}
+
+/// Runs `work_fn`; how long it took, and what it gave.
+pub(crate) fn time<T>(work_fn: impl FnOnce() -> T) -> (Duration, T) {
+    let start = Instant::now();
+    let result = work_fn();
+    (start.elapsed(), result)
+}
+
+/// Prints the kernel, the processor, and whether the machine is real.
+pub(crate) fn print_machine() -> io::Result<()> {
+    let read = |path: &str| std::fs::read_to_string(path);
+    let cpu = read("/proc/cpuinfo")?;
+    let model = cpu
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"))
+        .unwrap_or("unknown");
+    let is_emulated = cpu.contains("hypervisor");
+    println!("kernel {}", read("/proc/sys/kernel/osrelease")?.trim());
+    println!("processor {}", model.trim_start_matches(['\t', ' ', ':']));
+    println!(
+        "machine {}",
+        if is_emulated {
+            "virtual: only ratios within this run mean anything"
+        } else {
+            "real"
+        }
+    );
+    Ok(())
 }

@@ -11,7 +11,10 @@ mod dmirror;
 mod engine;
 mod figure;
 mod migrate;
+mod run;
+mod see;
 mod sys;
+mod work;
 
 #[derive(Parser)]
 #[command(
@@ -31,6 +34,13 @@ enum Bench {
     Dmirror(dmirror::Args),
     /// The engine's migration against memcpy, at each level
     Engine(engine::Args),
+    /// What following a program costs it and the machine.
+    Run(run::Args),
+    /// What map and top cost on large processes.
+    See(see::Args),
+    /// A program to follow and to look at.
+    #[command(hide = true)]
+    Work(work::Args),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +48,9 @@ fn main() -> ExitCode {
         Bench::Migrate(args) => migrate::run(&args),
         Bench::Dmirror(args) => dmirror::run(&args),
         Bench::Engine(args) => engine::run(&args),
+        Bench::Run(args) => run::run(&args),
+        Bench::See(args) => see::run(&args),
+        Bench::Work(args) => work::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

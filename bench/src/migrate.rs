@@ -3,18 +3,14 @@
 //! One thread; pages of 4 KiB, exclusive, touched before, not huge. `move_pages` moves the same pages
 //! between two NUMA nodes with one call for the whole range, its arrays prepared beforehand.
 
-use std::{
-    error::Error,
-    fmt,
-    time::{Duration, Instant},
-};
+use std::{error::Error, fmt, time::Duration};
 
 use cohmem::{
     AddrRange, Device, Direction, MigrateOptions, Migrated, Placement, Reason, Region, Target,
 };
 
 use crate::{
-    figure::Times,
+    figure::{Times, print_machine, time},
     sys::{MovePages, PAGE, Pages},
 };
 
@@ -127,23 +123,7 @@ fn touch_frames(device: &Device) -> cohmem::Result<()> {
 }
 
 fn print_conditions(args: &Args) -> Result<(), Box<dyn Error>> {
-    let read = |path: &str| std::fs::read_to_string(path);
-    let cpu = read("/proc/cpuinfo")?;
-    let model = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"))
-        .unwrap_or("unknown");
-    let is_emulated = cpu.contains("hypervisor");
-    println!("kernel {}", read("/proc/sys/kernel/osrelease")?.trim());
-    println!("processor {}", model.trim_start_matches(['\t', ' ', ':']));
-    println!(
-        "machine {}",
-        if is_emulated {
-            "virtual: only ratios within this run mean anything"
-        } else {
-            "real"
-        }
-    );
+    print_machine()?;
     println!(
         "pages {PAGE} bytes, {} MiB, exclusive, touched, not huge, 1 thread, each frame written before",
         args.size
@@ -176,12 +156,6 @@ fn print_figures(rounds: &Rounds, bytes: usize) {
         .print_ratio("migrate.query.vs_move", &rounds.to_device);
     rounds.to_device.print_rate("migrate.to_device.rate", bytes);
     rounds.to_system.print_rate("migrate.to_system.rate", bytes);
-}
-
-fn time<T>(work_fn: impl FnOnce() -> T) -> (Duration, T) {
-    let start = Instant::now();
-    let result = work_fn();
-    (start.elapsed(), result)
 }
 
 /// The memory that moves.

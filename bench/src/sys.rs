@@ -1,7 +1,10 @@
 //! What the benchmarks need of the system: `move_pages(2)` and the test devices' commands, memory that they
 //! move, huge pages. Every unsafe block of the crate is here.
 
-use std::{fs::File, io::Error, os::fd::AsRawFd as _, ptr::NonNull, sync::atomic::AtomicU64};
+use std::{
+    fs::File, io::Error, mem::MaybeUninit, os::fd::AsRawFd as _, process::Child, ptr::NonNull,
+    sync::atomic::AtomicU64, time::Duration,
+};
 
 /// Bytes of a page.
 pub(crate) const PAGE: usize = 4096;
@@ -20,13 +23,43 @@ pub(crate) struct Pages {
 impl Pages {
     /// Maps and touches `len` bytes, word i with the value i.
     pub(crate) fn touched(len: usize) -> Result<Self, Error> {
+        let mut pages = Self::untouched(len)?;
+        for (value, word) in pages.words_mut().iter_mut().enumerate() {
+            *word = value as u64;
+        }
+        Ok(pages)
+    }
+
+    /// Maps `len` bytes, or a page if there are none, and touches one page in 1 GiB.
+    pub(crate) fn sparse(len: usize) -> Result<Self, Error> {
+        let mut pages = Self::untouched(len)?;
+        for word in pages.words_mut().iter_mut().step_by((1 << 30) / 8) {
+            *word = 1;
+        }
+        Ok(pages)
+    }
+
+    /// So many touched pages, each a mapping of its own: every other one may only be read.
+    pub(crate) fn in_pieces(nr_pages: usize) -> Result<Self, Error> {
+        let pages = Self::touched(nr_pages * PAGE)?;
+        for address in pages.page_addresses().into_iter().step_by(2) {
+            // SAFETY: a page of the mapping, which nobody writes to from now on.
+            if unsafe { libc::mprotect(address, PAGE, libc::PROT_READ) } != 0 {
+                return Err(Error::last_os_error());
+            }
+        }
+        Ok(pages)
+    }
+
+    fn untouched(len: usize) -> Result<Self, Error> {
+        let len = len.max(PAGE);
         // SAFETY: a new mapping at an address that the kernel chooses.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
                 len,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
             )
@@ -36,13 +69,10 @@ impl Pages {
         }
         let base = NonNull::new(base.cast()).expect("the kernel maps nothing at address 0");
         // INVARIANT: mapped just now.
-        let mut pages = Self { base, len };
+        let pages = Self { base, len };
         // SAFETY: the range was mapped just now and is ours.
         if unsafe { libc::madvise(base.as_ptr().cast(), len, libc::MADV_NOHUGEPAGE) } != 0 {
             return Err(Error::last_os_error());
-        }
-        for (value, word) in pages.words_mut().iter_mut().enumerate() {
-            *word = value as u64;
         }
         Ok(pages)
     }
@@ -197,4 +227,52 @@ pub(crate) fn word(region: &cohmem_engine::Region) -> &AtomicU64 {
     // SAFETY: The region is larger, aligned, initialised, and lives as long as the borrow; the benchmark
     // makes no other references to it meanwhile.
     unsafe { region.as_ptr().cast::<AtomicU64>().as_ref() }
+}
+
+/// What a program used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measured {
+    pub(crate) is_success: bool,
+    /// Its own and the kernel's for it.
+    pub(crate) processor: Duration,
+    /// Most memory that it had at a time.
+    pub(crate) peak_kib: i64,
+}
+
+/// Waits for a child.
+pub(crate) fn wait_measured(child: Child) -> Result<Measured, Error> {
+    let pid = i32::try_from(child.id()).map_err(Error::other)?;
+    let mut status = 0;
+    let mut usage = MaybeUninit::uninit();
+    // SAFETY: it writes to the two places only. The child was not waited for yet, and since it is consumed
+    // here, nobody does afterwards.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, usage.as_mut_ptr()) };
+    if waited < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: a wait that succeeds has filled it.
+    let usage: libc::rusage = unsafe { usage.assume_init() };
+    let duration = |time: libc::timeval| {
+        let micros = time.tv_sec * 1_000_000 + time.tv_usec;
+        Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+    };
+    Ok(Measured {
+        is_success: status == 0,
+        processor: duration(usage.ru_utime) + duration(usage.ru_stime),
+        peak_kib: usage.ru_maxrss,
+    })
+}
+
+/// Processor time of this thread so far.
+pub(crate) fn thread_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: The structure is valid for writes.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(result, 0, "each thread has this clock");
+    let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
+    Duration::from_secs(seconds)
+        + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
 }

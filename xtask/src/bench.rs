@@ -25,7 +25,8 @@ pub(crate) struct Args {
     /// Which
     #[arg(value_enum)]
     name: Name,
-    /// MiB to move each time [default: 256; 64 for dmirror, whose devices have 256; 32 for engine]
+    /// MiB to move each time [default: 256; 64 for run and for dmirror, whose devices have 256; 32 for
+    /// engine]
     #[arg(long, value_name = "MIB")]
     size: Option<u64>,
     /// Rounds
@@ -41,6 +42,9 @@ enum Name {
     Dmirror,
     /// The engine's migrations against memcpy: level 1 as the caller, levels 2 and 3 without privilege
     Engine,
+    /// What following costs a program and the machine, in the lab; what map and top cost on large
+    /// processes, here and in the lab
+    Run,
 }
 
 /// Figures that a run must print.
@@ -59,6 +63,21 @@ const DMIRROR_FIGURES: [&str; 2] = [
     "figure dmirror.to_system.vs_test_hmm ",
 ];
 
+/// Figures that a run must print: what following costs.
+const FOLLOW_FIGURES: [&str; 3] = [
+    "figure run.idle.cpu ",
+    "figure run.idle.many.cpu ",
+    "figure run.followed.vs_alone ",
+];
+
+/// Figures that a run must print: what looking costs.
+const SEE_FIGURES: [&str; 4] = [
+    "sparse.map.cpu ",
+    "sparse.top.cpu ",
+    "mappings.map.cpu ",
+    "mappings.top.cpu ",
+];
+
 /// Runs the job.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match args.name {
@@ -73,6 +92,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         }
         Name::Engine => {
             print!("{}", engine(args.size.unwrap_or(32), args.rounds)?);
+        }
+        Name::Run => {
+            print!("{}", see_here(args.rounds)?);
+            follow(args.size.unwrap_or(64), args.rounds, 20, Output::Inherit)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -109,7 +132,14 @@ pub(crate) fn check() -> Result<()> {
         println!("{}", conditions(cpu));
         expect_figures(&migrate(cpu, 32, 3, Output::Capture)?, &MIGRATE_FIGURES)?;
     }
-    expect_figures(&dmirror(16, 2, Output::Capture)?, &DMIRROR_FIGURES)
+    expect_figures(&dmirror(16, 2, Output::Capture)?, &DMIRROR_FIGURES)?;
+    let (here, followed) = (see_here(1)?, follow(16, 1, 2, Output::Capture)?);
+    expect_figures(&followed, &FOLLOW_FIGURES)?;
+    for (place, output) in [("native", &here), ("lab", &followed)] {
+        let figures = SEE_FIGURES.map(|figure| format!("figure see.{place}.{figure}"));
+        expect_figures(output, &figures.each_ref().map(String::as_str))?;
+    }
+    Ok(())
 }
 
 fn expect_figures(output: &str, figures: &[&str]) -> Result<()> {
@@ -147,17 +177,48 @@ fn dmirror(size_mib: u64, nr_rounds: u64, output: Output) -> Result<String> {
     measured(&guest)
 }
 
+/// Measures what map and top cost on this machine, which need no module.
+fn see_here(nr_rounds: u64) -> Result<String> {
+    build_release()?;
+    let directory = target()?.join("release");
+    let mut bench = Command::new(directory.join("cohmem-bench"));
+    bench
+        .arg("see")
+        .arg("--program")
+        .arg(directory.join("cohmem"));
+    capture(bench.args(["--rounds", &nr_rounds.to_string()]))
+}
+
+/// Measures what following costs, and what map and top cost with a device.
+fn follow(size_mib: u64, nr_rounds: u64, seconds: u64, output: Output) -> Result<String> {
+    setup::ensure(Group::Guest)?;
+    build_release()?;
+    let directory = target()?.join("release");
+    let script = format!(
+        "{cli} attach 0x140000000+512M && {bench} run --program {cli} --size {size_mib} --rounds {nr_rounds} \
+         --seconds {seconds} && {bench} see --program {cli} --rounds {nr_rounds} --place lab; status=$?; \
+         {cli} detach 0 && exit $status",
+        cli = directory.join("cohmem").display(),
+        bench = directory.join("cohmem-bench").display(),
+    );
+    let guest = Guest {
+        modules: vec![ModuleLoad::file(kmod::build(Variant::Shipped)?)],
+        command: ["sh", "-c", &script].map(str::to_owned).to_vec(),
+        timeout: Duration::from_secs(900),
+        output,
+        ..Guest::default()
+    };
+    measured(&guest)
+}
+
+fn build_release() -> Result<()> {
+    let packages = ["--package", "cohmem-bench", "--package", "cohmem-cli"];
+    cargo(&[&["build", "--quiet", "--release"][..], &packages].concat())
+}
+
 fn migrate(cpu: Cpu, size_mib: u64, nr_rounds: u64, output: Output) -> Result<String> {
     setup::ensure(Group::Guest)?;
-    cargo(&[
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "cohmem-bench",
-        "--package",
-        "cohmem-cli",
-    ])?;
+    build_release()?;
     let directory = target()?.join("release");
     let script = format!(
         "{cli} attach && {bench} migrate --size {size_mib} --rounds {nr_rounds}; status=$?; \

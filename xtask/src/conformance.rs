@@ -1,5 +1,5 @@
 //! The conformance suite of the library on every backend: the engine on this machine with each
-//! privilege, the driver and a NUMA node in the lab.
+//! privilege, the driver and a NUMA node in the lab, and the engine on a real device there.
 
 use std::{
     path::{Path, PathBuf},
@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
+    engine,
     kmod::{self, Variant},
     lab::{self, Guest, ModuleLoad, Range},
     place::{cargo, repository, target},
@@ -28,7 +29,8 @@ const EMULATED: &str = "96M";
 pub(crate) fn check() -> Result<()> {
     let suite = suite()?;
     on_this_machine(&suite)?;
-    in_the_lab(&suite)
+    in_the_lab(&suite)?;
+    on_real_device_memory(&suite)
 }
 
 /// Builds the suite; its program.
@@ -104,6 +106,52 @@ fn in_the_lab(suite: &Path) -> Result<()> {
     lab::tell(&outcome);
     if !outcome.is_success() {
         bail!("the suite in the lab: exit status {}", outcome.exit_code());
+    }
+    Ok(())
+}
+
+/// The engine on a real device-dax node: the suite and the engine's own tests, with each privilege.
+fn on_real_device_memory(suite: &Path) -> Result<()> {
+    setup::ensure(Group::Guest)?;
+    let programs = engine::programs()?;
+    let named = |name: &str| {
+        let is_named = |path: &&PathBuf| {
+            let file = path.file_name().unwrap_or_default().to_string_lossy();
+            file.strip_prefix(name)
+                .is_some_and(|rest| rest.starts_with('-'))
+        };
+        let found = programs.iter().find(is_named);
+        found
+            .cloned()
+            .with_context(|| format!("no test program {name}"))
+    };
+    let command = [
+        repository()?.join("lab/dax.sh"),
+        suite.to_path_buf(),
+        std::env::current_exe().context("where xtask is")?,
+        named("dax")?,
+        named("huge_pages")?,
+    ];
+    let guest = Guest {
+        spm: vec![Range {
+            start: 0x1_4000_0000,
+            bytes: 128 << 20,
+        }],
+        modules: vec![
+            ModuleLoad::stock("dax_hmem"),
+            ModuleLoad::stock("device_dax"),
+        ],
+        command: command.map(|path| path.display().to_string()).to_vec(),
+        timeout: Duration::from_secs(900),
+        ..Guest::default()
+    };
+    let outcome = guest.run()?;
+    lab::tell(&outcome);
+    if !outcome.is_success() {
+        bail!(
+            "the engine on a real device: exit status {}",
+            outcome.exit_code()
+        );
     }
     Ok(())
 }

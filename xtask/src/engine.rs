@@ -25,7 +25,7 @@ pub(crate) const NOBODY: u32 = 65534;
 pub(crate) fn check() -> Result<()> {
     setup::ensure(Group::Build)?;
     cargo(&["test", "--quiet", "--package", "cohmem-engine", "--doc"])?;
-    let programs = build()?;
+    let programs = programs()?;
     run_all("the caller", &programs, None)?;
     if !is_root()? {
         println!("engine: not run as nobody: only root can become another user");
@@ -74,7 +74,7 @@ pub(crate) fn is_root() -> Result<bool> {
 }
 
 /// Builds the test programs.
-fn build() -> Result<Vec<PathBuf>> {
+pub(crate) fn programs() -> Result<Vec<PathBuf>> {
     let output = Command::new(env!("CARGO"))
         .args(["test", "--package", "cohmem-engine", "--no-run"])
         .current_dir(repository()?)

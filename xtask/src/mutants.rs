@@ -18,11 +18,17 @@ use crate::place::{TREE_VARIABLE, repository, target};
 
 mod debug;
 mod engine;
+mod fault;
 mod follow;
+mod history;
+mod idle;
 mod library;
 mod list;
+mod objects;
+mod private;
 mod quota;
 mod see;
+mod waiting;
 
 /// Seconds that a host test may take: a mutant that hangs is noticed as well.
 const HOST_LIMIT: &str = "300";
@@ -67,6 +73,11 @@ enum Test {
         stage: &'static str,
         name: &'static str,
     },
+    /// A guest test on the debug kernel, for what the stock kernel has not.
+    DebugGuest {
+        stage: &'static str,
+        name: &'static str,
+    },
 }
 
 /// Runs the job.
@@ -97,11 +108,17 @@ fn all() -> impl Iterator<Item = &'static Mutant> {
     list::MUTANTS
         .iter()
         .chain(engine::MUTANTS)
+        .chain(fault::MUTANTS)
+        .chain(waiting::MUTANTS)
         .chain(follow::MUTANTS)
+        .chain(idle::MUTANTS)
         .chain(see::MUTANTS)
         .chain(library::MUTANTS)
         .chain(quota::MUTANTS)
         .chain(debug::MUTANTS)
+        .chain(private::MUTANTS)
+        .chain(history::MUTANTS)
+        .chain(objects::MUTANTS)
 }
 
 /// The arguments of `cargo test` for a target.
@@ -202,13 +219,18 @@ impl Mutant {
                 test.push(name);
                 (build, test)
             }
-            Test::Guest { stage, name } => {
-                let build = match stage {
+            Test::Guest { stage, name } | Test::DebugGuest { stage, name } => {
+                let mut build = match stage {
                     "hooks" => vec!["kmod", "--hooks"],
                     "dmirror" => vec!["kmod", "--dmirror"],
                     _ => vec!["kmod"],
                 };
-                (build, vec!["test", stage, "--filter", name])
+                let mut test = vec!["test", stage, "--filter", name];
+                if matches!(self.test, Test::DebugGuest { .. }) {
+                    build.extend(["--kernel", "debug"]);
+                    test.extend(["--kernel", "debug"]);
+                }
+                (build, test)
             }
         };
         let is_host = matches!(self.test, Test::Host { .. });

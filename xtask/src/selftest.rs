@@ -124,6 +124,9 @@ fn suite_passes(is_verbose: bool, name: kernel::Name) -> Result<()> {
     if !outcome.is_success() {
         bail!("the suite's guest: exit status {}", outcome.exit_code());
     }
+    if cannot.is_empty() && !verdicts.has_private() {
+        bail!("the kernel has private memory, and no test of it ran");
+    }
     let unexpected = verdicts.unexpected(OURS, &cannot);
     if !unexpected.is_empty() {
         bail!("on {OURS}: {}", unexpected.join("; "));

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Stages to run; by default all but package-boot and debug
     #[arg(value_enum)]
     stages: Vec<Stage>,
-    /// Only guest tests whose name contains this
+    /// Only guest tests whose name contains this; for package-boot, the release's
     #[arg(long, value_name = "NAME", requires = "stages")]
     filter: Option<String>,
     /// Kernel of the stages lab, guest, poison, hooks, dmirror, selftest and fuzz
@@ -74,7 +74,8 @@ enum Stage {
     Dax,
     /// The manual, the Debian packages: built, checked, installed, upgraded, purged
     Package,
-    /// The packages on a Debian with an init that reboots: by hand, the first time takes long
+    /// The packages on Debian 12 and 13 with an init that reboots: by hand, since it takes minutes, the
+    /// first time many
     PackageBoot,
     /// The examples of the guide and the README
     Guide,
@@ -228,7 +229,7 @@ impl Stage {
             Self::Selftest => selftest::check(kernel),
             Self::Dax => dax(),
             Self::Package => package::test::check(),
-            Self::PackageBoot => package::boot::check(),
+            Self::PackageBoot => package::boot::check(filter),
             Self::Guide => guide::check(),
             Self::Conformance => conformance::check(),
             Self::Tour => tour::check(),

@@ -4,7 +4,8 @@
 //! page: it costs two reads in procfs. Otherwise each mapping that the policy names is looked at,
 //! which moves nothing, and what may move of it is moved in pieces. Without a cause a process is
 //! looked at ever more rarely, for pages that could not move; all looks together take a small part
-//! of the time.
+//! of the time. New processes are searched for when the machine has given out a number since the last
+//! search, or when there is something to look at.
 //!
 //! # The limit
 //!
@@ -114,6 +115,8 @@ pub(crate) struct Follower<M: Machine> {
     /// Most time that a cause for a look waits because of its cost.
     patience: Duration,
     followed: BTreeMap<u32, Followed<M::Process>>,
+    /// The newest number before the last search for processes, if all that were found are followed.
+    newest: Option<u32>,
     pub(crate) tally: Tally,
 }
 
@@ -126,6 +129,7 @@ impl<M: Machine> Follower<M> {
             root,
             patience,
             followed: BTreeMap::new(),
+            newest: None,
             tally: Tally::default(),
         }
     }
@@ -137,7 +141,12 @@ impl<M: Machine> Follower<M> {
     /// [`Obstacle::Closed`], [`Obstacle::Fatal`]: following makes no more sense.
     pub(crate) fn round(&mut self) -> Step<Round> {
         self.tally.rounds += 1;
+        let newest = self.machine.newest();
+        if newest.is_some() && newest == self.newest && self.is_idle() {
+            return Ok(Round::default());
+        }
         let stock = self.take_stock()?;
+        self.newest = newest.filter(|_| stock.is_complete);
         let mut round = Round {
             is_busy: stock.has_news,
             lack: None,

@@ -1,11 +1,69 @@
 //! `cohmem map` on real processes: large, many-pieced, sparse, and its own.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Output, Stdio},
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use serde_json::Value;
+
+/// What the command said, and how many bytes it read: of files, not of page tables that it had scanned.
+struct Looked {
+    output: Output,
+    bytes_read: u64,
+}
+
+/// Runs the command, with at most 60 s of processor time and 256 MiB of address space.
+fn cohmem(arguments: &[&str]) -> Looked {
+    let limits = ["--cpu=60", "--as=268435456"];
+    let mut child = Command::new("prlimit")
+        .args(limits)
+        .arg(env!("CARGO_BIN_EXE_cohmem"))
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = Output {
+        status: ExitStatus::default(),
+        stdout: Vec::new(),
+        stderr: Vec::new(),
+    };
+    // What it says on its standard error fits into a pipe.
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    stdout.unwrap().read_to_end(&mut output.stdout).unwrap();
+    stderr.unwrap().read_to_end(&mut output.stderr).unwrap();
+    let pid = Pid::from_child(&child);
+    // It has ended, and its counts are there until it is collected.
+    waitid(
+        WaitId::Pid(pid),
+        WaitIdOptions::EXITED | WaitIdOptions::NOWAIT,
+    )
+    .unwrap();
+    let counts = std::fs::read_to_string(format!("/proc/{}/io", child.id())).unwrap();
+    let read = counts.lines().find_map(|line| line.strip_prefix("rchar: "));
+    output.status = child.wait().unwrap();
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}: {messages}",
+        output.status
+    );
+    Looked {
+        bytes_read: read.unwrap().parse().unwrap(),
+        output,
+    }
+}
+
+/// Kernels from 6.7 on scan page tables; before, the command reads an entry for each page.
+fn can_scan() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release
+        .split(|one: char| !one.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(7))
+}
 
 /// A python3 that has run a script and waits.
 struct Subject(Child);
@@ -31,26 +89,11 @@ impl Subject {
         Self(child)
     }
 
-    /// Its map, made with at most 60 s of processor time and 512 MiB of address space.
+    /// Its map.
     fn map(&self, arguments: &[&str]) -> Output {
-        let output = Command::new("prlimit")
-            .args([
-                "--cpu=60",
-                "--as=536870912",
-                env!("CARGO_BIN_EXE_cohmem"),
-                "map",
-            ])
-            .arg(self.0.id().to_string())
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{}: {}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-        output
+        let pid = self.0.id().to_string();
+        let words = ["map", &pid];
+        cohmem(&[&words, arguments].concat()).output
     }
 
     fn json(&self) -> Value {
@@ -78,6 +121,28 @@ fn mapping_of(row: &Value, size: u64) -> &Value {
         .unwrap()
 }
 
+/// `map` and `top` read no more than a list of 50,000 mappings: an entry for each page of 100 GiB would be
+/// 200 MiB.
+fn expect_few_bytes_read(subject: &Subject) {
+    if !can_scan() {
+        eprintln!("SKIP: this kernel has no PAGEMAP_SCAN");
+        return;
+    }
+    let pid = subject.0.id().to_string();
+    for arguments in [&["map", &pid, "--json"][..], &["top", "--json"]] {
+        let looked = cohmem(arguments);
+        let said = looked.output.stdout;
+        let rows: Vec<Value> = serde_json::from_slice(&said).unwrap();
+        assert!(rows.iter().any(|row| row["pid"] == subject.0.id()));
+        let most = 16 << 20;
+        assert!(
+            looked.bytes_read < most,
+            "{arguments:?}: {}",
+            looked.bytes_read
+        );
+    }
+}
+
 #[test]
 fn untouched_address_space_costs_nothing() {
     // Reading an entry for each page of 16 TiB would take minutes.
@@ -86,6 +151,7 @@ fn untouched_address_space_costs_nothing() {
          for page in range(0, 100 << 30, 1 << 30): a[page] = 1\n\
          b = mmap.mmap(-1, 16 << 40, flags=FLAGS, prot=mmap.PROT_READ)",
     );
+    expect_few_bytes_read(&subject);
     let row = subject.json();
     let large = mapping_of(&row, 100 << 30);
     assert_eq!(large["bytes"]["system"], 100 * 4096);
@@ -102,6 +168,7 @@ fn fifty_thousand_mappings_are_shown() {
          \x20    for at in range(50_000)]\n\
          for one in a[1::2]: one[0] = 1",
     );
+    expect_few_bytes_read(&subject);
     let row = subject.json();
     let mappings = row["mappings"].as_array().unwrap();
     assert!(mappings.len() >= 50_000, "{}", mappings.len());

@@ -1,16 +1,8 @@
 //! A migration on a thread of its own.
 
-use std::{
-    fmt,
-    ops::ControlFlow,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread::{self, JoinHandle},
-};
+use std::{ops::ControlFlow, path::PathBuf};
 
+use cohmem_engine::Background;
 use cohmem_uapi::Direction;
 
 use crate::{
@@ -21,30 +13,12 @@ use crate::{
     units::AddrRange,
 };
 
-/// What both threads see. Plain counters: nothing else is published through them, so relaxed.
-#[derive(Debug, Default)]
-struct Shared {
-    done: AtomicU64,
-    is_cancelled: AtomicBool,
-}
-
 /// A running migration, see [`Device::start_migration`] and
 /// [`Mover::start_migration`](crate::Mover::start_migration).
 ///
 /// Dropping it lets the migration go on to its end.
-pub struct Migration {
-    shared: Arc<Shared>,
-    total: u64,
-    thread: JoinHandle<Result<Migrated>>,
-}
-
-impl fmt::Debug for Migration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Migration")
-            .field("shared", &self.shared)
-            .finish_non_exhaustive()
-    }
-}
+#[derive(Debug)]
+pub struct Migration(Background<Result<Migrated>>);
 
 impl Migration {
     pub(crate) fn start(
@@ -68,52 +42,32 @@ impl Migration {
         + Send
         + 'static,
     ) -> Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let seen = Arc::clone(&shared);
-        let thread = thread::Builder::new()
-            .name("cohmem-migrate".to_owned())
-            .spawn(move || {
-                migrate_fn(&mut |migrated| {
-                    seen.done.store(migrated.done(), Ordering::Relaxed);
-                    match seen.is_cancelled.load(Ordering::Relaxed) {
-                        true => ControlFlow::Break(()),
-                        false => ControlFlow::Continue(()),
-                    }
-                })
-            });
-        match thread {
-            Ok(thread) => Ok(Self {
-                shared,
-                total,
-                thread,
-            }),
-            Err(source) => {
-                let path = PathBuf::from("cohmem-migrate");
-                Err(Cause::File {
-                    doing: "start the thread",
-                    path,
-                    source,
-                }
-                .into())
-            }
-        }
+        let started = Background::start(total, move |step_fn| {
+            migrate_fn(&mut |migrated| step_fn(migrated.done()))
+        });
+        let running = started.map_err(|source| Cause::File {
+            doing: "start the thread",
+            path: PathBuf::from("cohmem-migrate"),
+            source,
+        })?;
+        Ok(Self(running))
     }
 
     /// Pages looked at so far, and pages in all.
     #[must_use]
     pub fn progress(&self) -> (u64, u64) {
-        (self.shared.done.load(Ordering::Relaxed), self.total)
+        self.0.progress()
     }
 
     /// Asks it to end after the part that it is at. Pages that moved stay where they are.
     pub fn cancel(&self) {
-        self.shared.is_cancelled.store(true, Ordering::Relaxed);
+        self.0.cancel();
     }
 
     /// Whether [`Migration::wait`] would return at once.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+        self.0.is_finished()
     }
 
     /// Waits for its end and says what it did, up to where it was cancelled.
@@ -126,16 +80,13 @@ impl Migration {
     ///
     /// If the migration itself panicked.
     pub fn wait(self) -> Result<Migrated> {
-        match self.thread.join() {
-            Ok(migrated) => migrated,
-            Err(payload) => std::panic::resume_unwind(payload),
-        }
+        self.0.wait()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::{sync::mpsc, thread};
 
     use super::*;
 

@@ -131,7 +131,7 @@ pub fn limits_at(cgroup: &str, root: &Path) -> Result<Vec<MemoryLimit>> {
 }
 
 /// Where control groups of version 2 are mounted, alone or beside those of version 1.
-fn mount_below(root: &Path) -> Option<PathBuf> {
+pub(crate) fn mount_below(root: &Path) -> Option<PathBuf> {
     ["sys/fs/cgroup", "sys/fs/cgroup/unified"]
         .into_iter()
         .map(|path| root.join(path))

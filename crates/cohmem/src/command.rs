@@ -5,7 +5,10 @@
 
 use std::{error, fmt, io};
 
-use cohmem_uapi::{FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_STUCK, RANGE_ALIGN};
+use cohmem_uapi::{
+    FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_MOVES, MAX_OBJECTS, MAX_STUCK, MAX_USER_RUNS,
+    RANGE_ALIGN,
+};
 
 use crate::error::{Cause, Error, ErrorKind};
 
@@ -14,6 +17,7 @@ use crate::error::{Cause, Error, ErrorKind};
 pub(crate) enum Command {
     Version,
     List,
+    Range,
     Attach {
         start: u64,
         length: u64,
@@ -46,6 +50,25 @@ pub(crate) enum Command {
         limit: u64,
     },
     Accounts {
+        device: u32,
+    },
+    History {
+        device: u32,
+        start: u64,
+        length: u64,
+    },
+    SetJob {
+        device: u32,
+        job: u64,
+        /// Frames.
+        limit: u64,
+    },
+    SetRun {
+        device: u32,
+        /// Frames.
+        limit: u64,
+    },
+    Objects {
         device: u32,
     },
 }
@@ -83,14 +106,26 @@ impl Failed {
             (Command::Attach { .. }, libc::EADDRINUSE) => ErrorKind::SystemRam,
             (Command::Attach { .. }, libc::EADDRNOTAVAIL) => ErrorKind::NotReserved,
             (
-                Command::Attach { .. } | Command::Migrate { .. } | Command::SetQuota { .. },
+                Command::Attach { .. }
+                | Command::Migrate { .. }
+                | Command::SetQuota { .. }
+                | Command::SetJob { .. }
+                | Command::SetRun { .. },
                 libc::ENOSPC,
-            ) => ErrorKind::TooMany,
+            )
+            | (Command::SetRun { .. }, libc::EDQUOT) => ErrorKind::TooMany,
             (
-                Command::Detach { .. } | Command::Evict { .. } | Command::Accounts { .. },
+                Command::Detach { .. }
+                | Command::Evict { .. }
+                | Command::Accounts { .. }
+                | Command::History { .. }
+                | Command::Objects { .. },
                 libc::EMSGSIZE,
             ) => ErrorKind::TooMany,
-            (Command::SetQuota { .. }, libc::ERANGE) => ErrorKind::OutOfRange,
+            (
+                Command::SetQuota { .. } | Command::SetJob { .. } | Command::SetRun { .. },
+                libc::ERANGE,
+            ) => ErrorKind::OutOfRange,
             (
                 Command::Attach { .. } | Command::Detach { .. } | Command::Evict { .. },
                 libc::EBUSY,
@@ -101,13 +136,15 @@ impl Failed {
             (Command::Migrate { .. } | Command::Query { .. }, libc::EADDRNOTAVAIL) => {
                 ErrorKind::NotMapped
             }
-            (Command::Migrate { .. } | Command::Query { .. }, libc::EBADF | libc::EBADFD) => {
-                ErrorKind::WrongFile
-            }
-            (Command::Migrate { .. } | Command::Query { .. }, libc::ESRCH) => ErrorKind::NoProcess,
-            (Command::Migrate { .. } | Command::Query { .. }, libc::ERANGE) => {
-                ErrorKind::OutOfRange
-            }
+            (Command::Range, libc::ENODATA) => ErrorKind::NotFound,
+            (
+                Command::Migrate { .. } | Command::Query { .. } | Command::History { .. },
+                errno @ (libc::EBADF | libc::EBADFD | libc::ESRCH | libc::ERANGE),
+            ) => match errno {
+                libc::ESRCH => ErrorKind::NoProcess,
+                libc::ERANGE => ErrorKind::OutOfRange,
+                _ => ErrorKind::WrongFile,
+            },
             (_, libc::ENODATA) => ErrorKind::Empty,
             (_, libc::EDOM) => ErrorKind::Misaligned,
             (_, libc::EOVERFLOW) => ErrorKind::OutOfRange,
@@ -125,7 +162,10 @@ impl Failed {
             (Command::Migrate { .. }, libc::EPERM) => {
                 "moving pages that other processes map as well needs CAP_SYS_NICE".into()
             }
-            (Command::SetQuota { .. }, libc::EINVAL) => "the limit contradicts itself".into(),
+            (
+                Command::SetQuota { .. } | Command::SetJob { .. } | Command::SetRun { .. },
+                libc::EINVAL,
+            ) => "the limit contradicts itself".into(),
             (_, libc::EPERM) => "it needs CAP_SYS_ADMIN".into(),
             (_, libc::EINVAL) => "the driver wants a zero where this program put a value".into(),
             (_, libc::EOPNOTSUPP) => "the driver does not know one of the flags".into(),
@@ -133,6 +173,7 @@ impl Failed {
                 "the driver does not know the command: it is of another version".into()
             }
             (_, libc::EFAULT) => "the driver could not read or write its argument".into(),
+            (Command::Range, libc::ENODATA) => "there is none above the address".into(),
             (_, libc::ENODATA) => "its length is 0".into(),
             (_, libc::EDOM) => format!("it does not start and end at a multiple of {align:#x}"),
             (Command::Attach { .. }, libc::EOVERFLOW) => {
@@ -147,8 +188,29 @@ impl Failed {
                     "{MAX_ACCOUNTS} other users have frames or a limit of it, which is the limit"
                 )
             }
+            (Command::SetJob { job, limit, .. }, libc::ERANGE) => format!(
+                "{job} is no number of a control group, or {limit} frames are more than any device has"
+            ),
+            (Command::SetRun { limit, .. }, libc::ERANGE) => {
+                format!("{limit} frames are more than any device has")
+            }
+            (Command::SetJob { .. }, libc::ENOSPC) => {
+                format!("{MAX_ACCOUNTS} control groups are jobs or hold frames, which is the limit")
+            }
+            (Command::SetRun { .. }, libc::ENOSPC) => {
+                format!("there are {MAX_ACCOUNTS} run instances, which is the limit")
+            }
+            (Command::SetRun { .. }, libc::EDQUOT) => {
+                format!("this user has {MAX_USER_RUNS} run instances, which is the limit")
+            }
+            (Command::Objects { .. }, libc::EMSGSIZE) => {
+                format!("a list of jobs and run instances is over the limit of {MAX_OBJECTS}")
+            }
             (Command::Accounts { .. }, libc::EMSGSIZE) => {
                 format!("a list of accounts is over the limit of {MAX_ACCOUNTS}")
+            }
+            (Command::History { .. }, libc::EMSGSIZE) => {
+                format!("a list of records is over the limit of {MAX_MOVES}")
             }
             (_, libc::ERANGE) => "it ends above the user address space".into(),
             (Command::Attach { .. }, libc::EADDRINUSE) => "it holds System RAM".into(),
@@ -196,6 +258,7 @@ impl fmt::Display for Failed {
         match self.command {
             Command::Version => write!(f, "cannot ask the driver for its version")?,
             Command::List => write!(f, "cannot list the devices")?,
+            Command::Range => write!(f, "cannot ask the driver for soft-reserved memory")?,
             Command::Attach { start, length } => {
                 write!(
                     f,
@@ -225,9 +288,33 @@ impl fmt::Display for Failed {
                 start.saturating_add(length)
             )?,
             Command::SetQuota { device, .. } => write!(f, "cannot set a limit on cohmem{device}")?,
+            Command::SetJob { device, .. } => {
+                write!(f, "cannot set a job's limit on cohmem{device}")?;
+            }
+            Command::SetRun { device, .. } => {
+                write!(f, "cannot make a run instance on cohmem{device}")?;
+            }
+            Command::Objects { device } => {
+                write!(
+                    f,
+                    "cannot list the jobs and run instances of cohmem{device}"
+                )?;
+            }
             Command::Accounts { device } => {
                 write!(f, "cannot list who holds memory of cohmem{device}")?;
             }
+            Command::History {
+                device, length: 0, ..
+            } => write!(f, "cannot read the history of cohmem{device}")?,
+            Command::History {
+                device,
+                start,
+                length,
+            } => write!(
+                f,
+                "cannot read the history of range {start:#x}-{:#x} on cohmem{device}",
+                start.saturating_add(length)
+            )?,
         }
         match self.why() {
             Some(why) => write!(f, ": {why}"),

@@ -9,7 +9,9 @@ use crate::{
     background::Migration,
     control::{DetachOutcome, milliseconds},
     error::{Cause, Error, Result},
+    history,
     migrate::{self, MigrateOptions, Migrated, Target},
+    objects::{self, Job, Object},
     process::Process,
     query::{self, PageMap},
     quota::{self, Accounts, Limit, Whose},
@@ -257,6 +259,60 @@ impl Device {
     /// [`NoDevice`](crate::ErrorKind::NoDevice): it was detached.
     pub fn query_accounts(&self) -> Result<Accounts> {
         quota::accounts(&self.node)
+    }
+
+    /// Reads what the driver remembers of the device's pages, from the record with the number `since`
+    /// on: those of `subject` that overlap `range`, or all. The driver keeps the newest
+    /// records, at least 256 of pages that moved and 128 of pages that stayed.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Device::query`] that concern the range and the process, except that nothing need be
+    /// mapped; [`NotPermitted`](crate::ErrorKind::NotPermitted) for
+    /// [`Subject::Everyone`](history::Subject::Everyone) without root.
+    pub fn query_history(
+        &self,
+        subject: history::Subject<'_>,
+        records: history::Records,
+        range: Option<AddrRange>,
+        since: u64,
+    ) -> Result<history::History> {
+        history::read(&self.node, subject, records, range, since)
+    }
+
+    /// Makes a control group with all below it a job that may hold so much of the device, or changes that;
+    /// needs root. What its tasks ask for from then on is charged to it, until it is freed.
+    /// [`Limit::Inherited`]: it is no job any more. Jobs end with the attachment.
+    ///
+    /// # Errors
+    ///
+    /// As [`Device::set_limit`]; [`TooMany`](crate::ErrorKind::TooMany): there are too many jobs.
+    pub fn set_job(&self, job: Job, limit: Limit) -> Result<()> {
+        objects::set_job(&self.node, job, limit)
+    }
+
+    /// Makes this open device, with every clone of it, a run instance that may hold so much, or changes
+    /// that, and tells its number: what is migrated through it from then on is charged to the instance,
+    /// until it is freed. It ends when the last clone is dropped. [`Limit::Inherited`] is
+    /// [`Limit::Unlimited`] here.
+    ///
+    /// # Errors
+    ///
+    /// [`Misaligned`](crate::ErrorKind::Misaligned), [`OutOfRange`](crate::ErrorKind::OutOfRange): as for
+    /// [`Device::set_limit`]; [`TooMany`](crate::ErrorKind::TooMany): the user has too many, or there
+    /// are; [`NoDevice`](crate::ErrorKind::NoDevice). Nothing has changed then.
+    pub fn set_run(&self, limit: Limit) -> Result<u64> {
+        objects::set_run(&self.node, limit)
+    }
+
+    /// Asks the driver which jobs and run instances there are, with those that ended and still hold
+    /// something.
+    ///
+    /// # Errors
+    ///
+    /// [`NoDevice`](crate::ErrorKind::NoDevice): it was detached.
+    pub fn query_objects(&self) -> Result<Vec<Object>> {
+        objects::list(&self.node)
     }
 
     /// Reads the number of a device from `N` or `cohmemN`.

@@ -20,7 +20,9 @@
 //! - [`Control`]: attaches and detaches (root)
 //! - [`Device`]: migrates, queries, evicts
 //! - [`Process`]: another process, with the authority of an open `/proc/PID/pagemap`
+//! - [`history`]: what the driver remembers of moves, and of pages that stayed
 //! - [`quota`]: limits on what a user may hold of a device, and who holds what
+//! - [`objects`]: the same for jobs (control groups) and run instances
 //! - [`dax`]: finds soft-reserved memory and takes it over from the kernel's dax drivers
 //!
 //! What a migration did is a value ([`Migrated`]), also when every page stayed; an [`Error`] says
@@ -56,8 +58,10 @@ mod device;
 mod error;
 mod frame;
 mod heap;
+pub mod history;
 mod holders;
 mod migrate;
+pub mod objects;
 mod occupied;
 mod pins;
 mod pool;
@@ -78,7 +82,7 @@ pub use background::Migration;
 pub use cgroup::{MemoryLimit, limits_at, memory_limits};
 pub use cohmem_engine::{Level, LevelChoice, Obstacle, Survey, survey};
 pub use cohmem_uapi::{
-    Direction, FRAME_BYTES, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State, Tier,
+    Cause, Direction, Event, FRAME_BYTES, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State, Tier,
 };
 pub use control::{AttachOptions, Attached, Control, DetachOutcome, StuckFrame};
 pub use device::{Device, DeviceStatus};

@@ -31,7 +31,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    fn from_raw(flags: u32, nr_frames: u64) -> Self {
+    pub(crate) fn from_raw(flags: u32, nr_frames: u64) -> Self {
         if flags & QUOTA_INHERITED != 0 {
             Self::Inherited
         } else if flags & QUOTA_UNLIMITED != 0 {

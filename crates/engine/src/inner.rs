@@ -83,7 +83,7 @@ impl Inner {
             slots,
             memory_type: options.memory_type,
             granule: options.granule,
-            nr_together: (options.stop_bytes / options.granule.bytes()).max(1),
+            nr_together: options.granules_per_stop(),
             counters: Counters::default(),
             is_closed: AtomicBool::new(false),
         }

@@ -71,6 +71,35 @@ fn levels_2_and_3_lose_no_write_and_no_wake() {
     });
 }
 
+/// At level 3 nobody is queued in the kernel: who is stopped waits for the granule's word.
+#[test]
+fn level_3_loses_no_write_and_no_wake_of_the_word() {
+    loom::model(|| {
+        let model = Arc::new(Model::new());
+        let word = Arc::new(Word::new(Place::System));
+        let user = {
+            let (model, word) = (Arc::clone(&model), Arc::clone(&word));
+            thread::spawn(move || {
+                for access in [Access::Write, Access::Read, Access::Write] {
+                    model.access_retrying(0, access, || word.wait_until_unlocked());
+                }
+            })
+        };
+        for to in [Place::Device, Place::System] {
+            assert!(word.lock(Pins::Heeded).is_some_and(|place| place != to));
+            match to {
+                Place::Device => stop::to_device(&*model, FIRST, 0),
+                Place::System => stop::to_system(&*model, FIRST, 0),
+            }
+            .unwrap();
+            word.unlock(to);
+        }
+        user.join().unwrap();
+        model.check_rest(FIRST, Place::System, false);
+        assert_eq!(model.nr_waiting(), 0);
+    });
+}
+
 #[test]
 fn a_touch_while_the_granule_is_held_is_kept() {
     loom::model(|| {
@@ -165,11 +194,11 @@ fn a_slot_is_never_emptied_under_its_new_owner() {
         let slots = Arc::new(Slots::new(1));
         // What the slot holds: 1 are old pages, 2 the new owner's.
         let content = Arc::new(AtomicU32::new(1));
-        slots.keep(0);
+        slots.leave(0);
         let owner = {
             let (slots, content) = (Arc::clone(&slots), Arc::clone(&content));
             thread::spawn(move || {
-                if slots.claim(0) == Content::OldPages {
+                if slots.claim(0) == Content::Old {
                     content.store(0, Ordering::Relaxed);
                 }
                 assert_eq!(content.load(Ordering::Relaxed), 0, "not empty");

@@ -1,6 +1,7 @@
 //! The protocols' host: the kernel, and a region's address ranges.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -49,11 +50,11 @@ impl Memory {
         }
     }
 
-    fn granules(&self, span: Span) -> std::ops::Range<usize> {
+    fn granules(&self, span: Span) -> Range<usize> {
         span.start >> self.granule_shift..span.end() >> self.granule_shift
     }
 
-    fn span_of(&self, granules: std::ops::Range<usize>) -> Span {
+    fn span_of(&self, granules: Range<usize>) -> Span {
         Span {
             start: granules.start << self.granule_shift,
             length: granules.len() << self.granule_shift,
@@ -116,6 +117,12 @@ impl Hole {
             .thread = Some(thread);
     }
 
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn listener_thread(&self) -> Option<Pid> {
+        let listening = self.listener.lock();
+        listening.unwrap_or_else(PoisonError::into_inner).thread
+    }
+
     /// The granule that an address of the region lies in.
     pub(crate) fn granule_at(&self, address: usize) -> Option<usize> {
         let start = self.memory.areas.region().addr().get();
@@ -127,27 +134,29 @@ impl Hole {
         1 << self.memory.granule_shift >= HUGE_BYTES
     }
 
-    /// Leaves the pages of a span that moved out to be given back.
+    /// Leaves the pages of a span that moved out to be kept for its way home, or to be given back.
     pub(crate) fn leave(&self, span: Span) {
-        if self.is_huge() {
-            // Relaxed: a bound, and a granule more or less does not matter.
-            let kept = self.kept_bytes.fetch_add(span.length, Ordering::Relaxed);
-            if kept + span.length > self.kept_limit {
-                self.kept_bytes.fetch_sub(span.length, Ordering::Relaxed);
+        // Relaxed: a bound, and a span more or less does not matter.
+        let kept = self.kept_bytes.fetch_add(span.length, Ordering::Relaxed);
+        let is_kept = kept + span.length <= self.kept_limit;
+        if !is_kept {
+            self.forget_kept(span.length);
+            if self.is_huge() {
                 self.memory.areas.discard_leaving(span);
                 return;
             }
         }
         for index in self.memory.granules(span) {
-            self.slots.keep(index);
+            if is_kept {
+                self.slots.keep(index);
+            } else {
+                self.slots.leave(index);
+            }
         }
     }
 
-    /// Gives the pages back that granules of the span left, unless they are kept for the way home.
+    /// Gives the pages back that granules of the span left and that are not kept.
     pub(crate) fn give_back(&self, span: Span) {
-        if self.is_huge() {
-            return;
-        }
         let granules = self.memory.granules(span);
         self.slots
             .empty(granules.start, granules.end, |start, end| {
@@ -158,34 +167,45 @@ impl Hole {
     }
 
     fn forget_kept(&self, bytes: usize) {
-        if self.is_huge() {
-            self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        }
+        self.kept_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Fills a hole with pages that left earlier, or with fresh ones, as whole pages of any size.
-    fn fill_by_moving(&self, span: Span, slot: Slot) -> Progress {
-        let memory = &self.memory;
-        let index = memory.granules(span).start;
-        let is_whole = memory.span_of(index..index + 1) == span;
-        let to = memory.areas.region_at(span);
-        if is_whole && self.slots.claim(index) == Content::OldPages {
-            self.forget_kept(span.length);
-            memory
-                .areas
-                .refill_leaving(span, memory.pool.mapping(), slot);
-            let from = memory.areas.leaving_at(span);
-            let (done, result) = self.uffd.move_pages(to, from, span.length);
-            if done < span.length {
-                memory.areas.discard_leaving(span.tail(done));
+    /// Claims the slots of granules, in order, up to the first that is empty; how many hold pages.
+    fn claim(&self, granules: Range<usize>) -> usize {
+        let granule_bytes = 1 << self.memory.granule_shift;
+        let start = granules.start;
+        for index in granules.clone() {
+            match self.slots.claim(index) {
+                Content::Nothing => return index - start,
+                Content::Old => {}
+                Content::Kept => self.forget_kept(granule_bytes),
             }
-            return (done, result);
         }
+        granules.len()
+    }
+
+    /// Fills a hole with pages of the leaving area, which the caller claimed.
+    fn fill_with_old(&self, span: Span, slot: Slot) -> Progress {
+        let memory = &self.memory;
+        memory
+            .areas
+            .refill_leaving(span, memory.pool.mapping(), slot);
+        let (to, from) = (memory.areas.region_at(span), memory.areas.leaving_at(span));
+        let (done, result) = self.uffd.move_pages(to, from, span.length);
+        if done < span.length {
+            memory.areas.discard_leaving(span.tail(done));
+        }
+        (done, result)
+    }
+
+    /// Fills a hole with fresh pages of any size.
+    fn fill_with_fresh(&self, span: Span, slot: Slot) -> Progress {
+        let memory = &self.memory;
         if let Err(error) = memory.areas.prepare_coming(span) {
             return (0, Err(error));
         }
         memory.areas.restore(span, memory.pool.mapping(), slot);
-        let from = memory.areas.coming_at(span);
+        let (to, from) = (memory.areas.region_at(span), memory.areas.coming_at(span));
         let (done, result) = self.uffd.move_pages(to, from, span.length);
         if done < span.length {
             memory.areas.discard_coming(span.tail(done));
@@ -247,13 +267,16 @@ impl HoleHost for Hole {
     fn make_room(&self, span: Span) {
         // A span that is not of whole granules is a part of one that comes home.
         let end = span.end().next_multiple_of(1 << self.memory.granule_shift);
-        let granules = span.start >> self.memory.granule_shift..end >> self.memory.granule_shift;
-        for index in granules {
-            if self.slots.claim(index) == Content::OldPages {
-                let granule = self.memory.span_of(index..index + 1);
-                self.forget_kept(granule.length);
-                self.memory.areas.discard_leaving(granule);
+        let mut at = span.start >> self.memory.granule_shift;
+        let end = end >> self.memory.granule_shift;
+        while at < end {
+            let nr_full = self.claim(at..end);
+            if nr_full > 0 {
+                let full = self.memory.span_of(at..at + nr_full);
+                self.memory.areas.discard_leaving(full);
             }
+            // The next one was empty.
+            at += nr_full + 1;
         }
     }
 
@@ -287,8 +310,16 @@ impl HoleHost for Hole {
     }
 
     fn fill(&self, span: Span, slot: Slot) -> Progress {
+        // Behind a part that is home already pages were given back.
+        if span.start.is_multiple_of(1 << self.memory.granule_shift) {
+            let nr_full = self.claim(self.memory.granules(span));
+            if nr_full > 0 {
+                let full = span.head(nr_full << self.memory.granule_shift);
+                return self.fill_with_old(full, slot);
+            }
+        }
         if self.is_huge() {
-            return self.fill_by_moving(span, slot);
+            return self.fill_with_fresh(span, slot);
         }
         let length = span.length.min(FILL_BYTES);
         let from = self.memory.pool.mapping().at(slot, length);
@@ -327,7 +358,7 @@ impl Brake {
         }
     }
 
-    const fn uffd(&self) -> Option<&Uffd> {
+    pub(crate) const fn uffd(&self) -> Option<&Uffd> {
         match self {
             Self::Uffd(uffd) | Self::UffdAndWatch(uffd, _) => Some(uffd),
             Self::Watch(_) => None,

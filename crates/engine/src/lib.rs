@@ -10,7 +10,7 @@
 //!
 //! - [`Pool`], [`PoolOptions`]: where device memory comes from
 //! - [`Region`], [`RegionOptions`], [`MemoryType`]: memory that moves
-//! - [`Migrated`], [`Migration`]: what a migration did; one in the background
+//! - [`Migrated`], [`Migration`], [`Background`]: what a migration did; one in the background
 //! - [`Residency`]: where the granules are
 //! - [`PinGuard`]: keeps granules in place while the kernel or a device does I/O on them
 //! - [`Level`], [`LevelChoice`], [`survey`], [`Obstacle`]: mechanisms, and what is in the way of each
@@ -22,6 +22,7 @@
 //! |---|---|---|
 //! | the kernel reads the memory (`write`, `send`, futex wait) | works, waits | works |
 //! | the kernel writes it (`read`, `recv`) | works, waits | `EFAULT` or a short count, if it hits a moving granule |
+//! | the kernel writes it and cannot wait (`FUTEX_WAKE_OP`, `/proc/PID/mem`) | `EFAULT` or `EIO`, if it hits a moving granule | the same |
 //! | the kernel or a device pins it (`O_DIRECT`, registered `io_uring` buffers, `process_vm_writev`, RDMA) | a pinned system page stays, with a reason; a pinned device page is not seen | not seen |
 //!
 //! Where it says "not seen" data is lost unless a [`PinGuard`] is held meanwhile. Under
@@ -80,7 +81,7 @@ mod word;
 #[cfg(all(test, loom))]
 mod interleavings;
 
-pub use background::Migration;
+pub use background::{Background, Migration};
 pub use cohmem_uapi::{Direction, FRAME_BYTES, Reason, ReasonCounts, Tier};
 pub use error::{Error, ErrorKind, Result};
 pub use granule::Granule;

@@ -28,13 +28,16 @@ impl fmt::Display for MemoryType {
     }
 }
 
+/// Bytes that move in one stop unless the caller says otherwise.
+const STOP_BYTES: usize = 256 << 10;
+
 /// What a region is to be.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RegionOptions {
     pub(crate) memory_type: MemoryType,
     pub(crate) level: LevelChoice,
     pub(crate) granule: Granule,
-    pub(crate) stop_bytes: usize,
+    stop_bytes: Option<usize>,
     pub(crate) kept_bytes: Option<usize>,
     pub(crate) nr_threads: usize,
 }
@@ -68,15 +71,21 @@ impl RegionOptions {
     }
 
     /// Bytes of neighbouring granules that move in one stop of the other threads, where granules are
-    /// smaller. 0, the default, is a granule at a time; more is faster, and stops others for longer.
+    /// smaller: 256 KiB by default. More is faster, less stops others for shorter; 0 is a granule at a
+    /// time.
     #[must_use]
     pub const fn stop_bytes(mut self, bytes: usize) -> Self {
-        self.stop_bytes = bytes;
+        self.stop_bytes = Some(bytes);
         self
     }
 
-    /// System memory of granules of 2 MiB and more that the region keeps for their way home, at level 1:
-    /// 64 MiB by default. 0 gives all back at once.
+    /// Granules that move in one stop.
+    pub(crate) fn granules_per_stop(&self) -> usize {
+        (self.stop_bytes.unwrap_or(STOP_BYTES) / self.granule.bytes()).max(1)
+    }
+
+    /// System memory of granules on the device that the region keeps for their way home, at level 1:
+    /// 64 MiB by default. 0 gives all of it back to the system.
     #[must_use]
     pub const fn kept_bytes(mut self, bytes: usize) -> Self {
         self.kept_bytes = Some(bytes);

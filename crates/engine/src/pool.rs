@@ -111,6 +111,11 @@ impl Pool {
     /// Takes all of a device-dax node, for example `/dev/dax0.0`. Its alignment is the frame, unless
     /// `frame` is larger.
     ///
+    /// Where the device is unbound from its driver meanwhile, its memory is gone: who uses a granule that is
+    /// on it gets `SIGBUS`, as from a mapping of the device, and so does who migrates it home; who touches a
+    /// private one waits for ever. Granules at home stay whole, and stay there
+    /// ([`NoFrame`](crate::Reason::NoFrame)).
+    ///
     /// # Errors
     ///
     /// [`System`](crate::ErrorKind::System): it cannot be opened or mapped, or is no such node.
@@ -213,7 +218,11 @@ impl Pool {
         let run = FrameRun::new(run.start(), used);
         if self.back(run).is_err() {
             self.free_run(run);
-            return Err(Shortage::NoMemory);
+            return Err(if self.is_dax() {
+                Shortage::NoFrame
+            } else {
+                Shortage::NoMemory
+            });
         }
         Ok(Taken {
             slot: self.slot_of(run.start()),
@@ -251,7 +260,8 @@ impl Pool {
             let (word, mask) = bit(frame);
             word.load(Ordering::Relaxed) & mask != 0
         });
-        if is_backed {
+        // A device may have been unbound since: then its memory is gone, and using it raises SIGBUS.
+        if is_backed && !self.is_dax() {
             return Ok(());
         }
         let bytes = usize::try_from(run.len()).unwrap_or(usize::MAX) * self.0.frame.bytes();

@@ -7,21 +7,24 @@
 use crate::sync::{AtomicU8, Ordering, pause};
 
 const EMPTY: u8 = 0;
-const KEPT: u8 = 1;
+const OLD: u8 = 1;
 const LEAVING: u8 = 2;
+const KEPT: u8 = 3;
 
 /// What a slot held when its granule's owner claimed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Nothing,
-    /// Pages that nobody else needs any more.
-    OldPages,
+    /// Pages that nobody needs any more.
+    Old,
+    /// Pages kept for the granule's way home.
+    Kept,
 }
 
 /// One slot a granule.
 ///
-/// A slot is empty, or holds kept pages, or is being emptied. Who holds the granule's lock may take an
-/// empty or kept slot; anyone may start to empty a kept one.
+/// A slot is empty, or holds old or kept pages, or is being emptied. Who holds the granule's lock may take
+/// any that is not being emptied; anyone may start to empty one of old pages.
 #[derive(Debug)]
 pub(crate) struct Slots(Box<[AtomicU8]>);
 
@@ -33,25 +36,42 @@ impl Slots {
     /// Takes the slot for the granule's owner, after whoever empties it is done. What it holds is the
     /// owner's from here on.
     pub(crate) fn claim(&self, index: usize) -> Content {
+        let slot = &self.0[index];
         loop {
-            // Acquire: pairs with the release in `keep` and `empty`: the pages were moved in, or given
+            // Acquire: pairs with the release in `leave` and `empty`: the pages were moved in, or given
             // back, before.
-            match self.0[index].compare_exchange(KEPT, EMPTY, Ordering::Acquire, Ordering::Acquire)
-            {
-                Ok(_) => return Content::OldPages,
-                Err(LEAVING) => pause(),
-                Err(_) => return Content::Nothing,
+            match slot.load(Ordering::Acquire) {
+                LEAVING => pause(),
+                EMPTY => return Content::Nothing,
+                // Nobody else changes it.
+                KEPT => {
+                    slot.store(EMPTY, Ordering::Relaxed);
+                    return Content::Kept;
+                }
+                _ => {
+                    let claimed =
+                        slot.compare_exchange(OLD, EMPTY, Ordering::Acquire, Ordering::Relaxed);
+                    if claimed.is_ok() {
+                        return Content::Old;
+                    }
+                }
             }
         }
     }
 
     /// The owner leaves pages in the slot that nobody needs.
-    pub(crate) fn keep(&self, index: usize) {
+    pub(crate) fn leave(&self, index: usize) {
         // Release: pairs with the acquires in `claim` and `empty`.
+        self.0[index].store(OLD, Ordering::Release);
+    }
+
+    /// The owner leaves pages in the slot for the granule's way home.
+    pub(crate) fn keep(&self, index: usize) {
+        // Release: pairs with the acquire in `claim`.
         self.0[index].store(KEPT, Ordering::Release);
     }
 
-    /// Empties all kept slots from `start` up to `end`: `empty_fn` gives back the pages of each run of
+    /// Empties all slots of old pages from `start` up to `end`: `empty_fn` gives back the pages of each run of
     /// neighbours.
     pub(crate) fn empty(&self, start: usize, end: usize, empty_fn: impl Fn(usize, usize)) {
         let mut at = start;
@@ -59,7 +79,7 @@ impl Slots {
             let mut run_end = at;
             while run_end < end
                 && self.0[run_end]
-                    .compare_exchange(KEPT, LEAVING, Ordering::Acquire, Ordering::Relaxed)
+                    .compare_exchange(OLD, LEAVING, Ordering::Acquire, Ordering::Relaxed)
                     .is_ok()
             {
                 run_end += 1;
@@ -82,17 +102,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kept_slots_are_emptied_in_runs_and_claimed_ones_are_left() {
+    fn old_slots_are_emptied_in_runs_and_claimed_and_kept_ones_are_left() {
         let slots = Slots::new(8);
         for index in [0, 1, 3, 4, 5, 7] {
-            slots.keep(index);
+            slots.leave(index);
         }
-        assert_eq!(slots.claim(4), Content::OldPages);
+        slots.keep(6);
+        assert_eq!(slots.claim(4), Content::Old);
         assert_eq!(slots.claim(4), Content::Nothing);
         let runs = RefCell::new(Vec::new());
         slots.empty(0, 7, |start, end| runs.borrow_mut().push((start, end)));
         assert_eq!(*runs.borrow(), [(0, 2), (3, 4), (5, 6)]);
         assert_eq!(slots.claim(0), Content::Nothing);
-        assert_eq!(slots.claim(7), Content::OldPages);
+        assert_eq!(slots.claim(6), Content::Kept);
+        assert_eq!(slots.claim(6), Content::Nothing);
+        assert_eq!(slots.claim(7), Content::Old);
     }
 }

@@ -6,6 +6,9 @@
 
 pub(crate) mod areas;
 pub(crate) mod ballast;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod calls;
+mod copy;
 pub(crate) mod device;
 pub(crate) mod faults;
 pub(crate) mod fork;

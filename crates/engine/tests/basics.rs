@@ -20,7 +20,8 @@ fn content_is_the_same_there_and_back() {
             let options = RegionOptions::new()
                 .memory_type(memory_type)
                 .level(LevelChoice::Exactly(level))
-                .granule(granule);
+                .granule(granule)
+                .stop_bytes(0);
             let mut region = Region::allocate(&pool, bytes, &options).unwrap();
             assert_eq!((region.level(), region.len()), (level, bytes));
             assert_eq!(region.as_ptr().addr().get() % granule.bytes(), 0);

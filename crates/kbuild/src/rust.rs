@@ -27,11 +27,12 @@ pub(super) const CRATES: [(&str, &str); 4] = [
 
 /// Functions that C code calls: everything else that nothing refers to is left
 /// out of the object.
-const ROOTS: [&str; 4] = [
+const ROOTS: [&str; 5] = [
     "cohmem_module_init",
     "cohmem_module_exit",
     "cohmem_frame_freed",
     "cohmem_memory_failed",
+    "cohmem_page_touched",
 ];
 
 /// What the compiler of the kernel's side refuses; clippy does not see these crates.

@@ -226,3 +226,149 @@ pub struct Accounts {
     /// Must be zero.
     pub reserved: [u64; 2],
 }
+
+/// `struct cohmem_range`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Range {
+    /// (in) First physical address to look at.
+    pub from: u64,
+    /// (out) First soft-reserved address at or above `from`.
+    pub start: u64,
+    /// (out) Bytes that have one holder.
+    pub length: u64,
+    /// (out) [`crate::Holder`].
+    pub holder: u32,
+    /// (out) Number of the device that has them, or 0.
+    pub device: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_move`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Move {
+    /// (out) Counts the records of the device.
+    pub sequence: u64,
+    /// (out) When, on `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// (out) Address of the first page.
+    pub start: u64,
+    /// (out) Frame of the first page, or [`crate::NO_FRAME`].
+    pub frame: u64,
+    /// (out) Pages.
+    pub nr_pages: u32,
+    /// (out) The process whose pages they are; 0: not known.
+    pub process: u32,
+    /// (out) The process that asked.
+    pub by: u32,
+    /// (out) [`crate::Event`].
+    pub event: u8,
+    /// (out) [`crate::Cause`].
+    pub cause: u8,
+    /// (out) [`crate::Reason`], or 0.
+    pub reason: u8,
+    /// (out) The other device, or [`crate::NO_DEVICE`].
+    pub other: u8,
+}
+
+/// `struct cohmem_history`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct History {
+    /// (in) First address.
+    pub start: u64,
+    /// (in) Bytes; 0: all addresses.
+    pub length: u64,
+    /// (in) As in [`Migrate`].
+    pub proc_fd: i32,
+    /// (in) `HISTORY_*`.
+    pub flags: u32,
+    /// (in) First sequence number to look at.
+    pub since: u64,
+    /// (in) Array of [`Move`], or 0.
+    pub moves_ptr: u64,
+    /// (in) Entries at `moves_ptr`.
+    pub nr_max: u32,
+    /// (out) Entries written.
+    pub nr_moves: u32,
+    /// (out) First sequence number not looked at.
+    pub next: u64,
+    /// (out) Records that were overwritten before they were read.
+    pub nr_lost: u64,
+    /// (out) The time on the records' clock.
+    pub now_ns: u64,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_job`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Job {
+    /// (in) Number of the control group.
+    pub job: u64,
+    /// (in) Frames that it may hold.
+    pub limit: u64,
+    /// (in) 0, [`crate::QUOTA_UNLIMITED`] or [`crate::QUOTA_INHERITED`].
+    pub flags: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_run`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Run {
+    /// (out) Number of the run instance.
+    pub run: u64,
+    /// (in) Frames that it may hold.
+    pub limit: u64,
+    /// (in) 0 or [`crate::QUOTA_UNLIMITED`].
+    pub flags: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}
+
+/// `struct cohmem_object`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Object {
+    /// (out) [`crate::ObjectKind`].
+    pub kind: u32,
+    /// (out) 0, [`crate::QUOTA_UNLIMITED`] or [`crate::QUOTA_INHERITED`].
+    pub flags: u32,
+    /// (out) Number of the control group or of the run instance.
+    pub number: u64,
+    /// (out) Frames that it may hold; 0 with a flag.
+    pub limit: u64,
+    /// (out) Frames charged to it.
+    pub charged: u64,
+    /// (out) Real user who made the run instance; 0 for a job.
+    pub user: u32,
+    /// (out) Process that made the run instance; 0 for a job.
+    pub process: u32,
+}
+
+/// `struct cohmem_objects`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Objects {
+    /// (in) None defined yet.
+    pub flags: u32,
+    /// (in) Entries at `objects_ptr`.
+    pub nr_max: u32,
+    /// (in) Array of [`Object`], or 0.
+    pub objects_ptr: u64,
+    /// (out) Objects with a charge or a limit.
+    pub nr_objects: u32,
+    /// Must be zero.
+    pub pad: u32,
+    /// Must be zero.
+    pub reserved: [u64; 2],
+}

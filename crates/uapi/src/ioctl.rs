@@ -27,6 +27,8 @@ pub const ATTACH: u32 = read_write::<args::Attach>(0x01);
 pub const DETACH: u32 = read_write::<args::Detach>(0x02);
 /// Control node: [`args::List`].
 pub const LIST: u32 = read_write::<args::List>(0x03);
+/// Control node: [`args::Range`].
+pub const RANGE: u32 = read_write::<args::Range>(0x04);
 /// Device node: [`args::Info`].
 pub const INFO: u32 = read_write::<args::Info>(0x10);
 /// Device node: [`args::Migrate`].
@@ -35,7 +37,15 @@ pub const MIGRATE: u32 = read_write::<args::Migrate>(0x11);
 pub const QUERY: u32 = read_write::<args::Query>(0x12);
 /// Device node: [`args::Detach`].
 pub const EVICT: u32 = read_write::<args::Detach>(0x13);
+/// Device node: [`args::History`].
+pub const HISTORY: u32 = read_write::<args::History>(0x14);
 /// Device node: [`args::Quota`].
 pub const SET_QUOTA: u32 = read_write::<args::Quota>(0x20);
 /// Device node: [`args::Accounts`].
 pub const ACCOUNTS: u32 = read_write::<args::Accounts>(0x21);
+/// Device node: [`args::Job`].
+pub const SET_JOB: u32 = read_write::<args::Job>(0x22);
+/// Device node: [`args::Run`].
+pub const SET_RUN: u32 = read_write::<args::Run>(0x23);
+/// Device node: [`args::Objects`].
+pub const OBJECTS: u32 = read_write::<args::Objects>(0x24);

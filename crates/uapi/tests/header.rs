@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Debug,
     fs,
     mem::offset_of,
     path::{Path, PathBuf},
@@ -13,9 +14,11 @@ use std::{
 };
 
 use cohmem_uapi::{
-    ABI_VERSION, ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_DEVICES, MAX_STUCK,
-    MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NR_REASONS, PROC_SELF, PageEntry, QUERY_REASONS,
-    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
+    ABI_VERSION, ATTACH_ALTMAP, Cause, Direction, Event, FRAME_BYTES, HISTORY_ALL, HISTORY_STAYED,
+    Holder, MAX_ACCOUNTS, MAX_DEVICES, MAX_MOVES, MAX_NESTED_JOBS, MAX_OBJECTS, MAX_STUCK,
+    MAX_USER_RUNS, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, NO_DEVICE, NO_FRAME, NR_REASONS,
+    ObjectKind, PROC_SELF, PageEntry, QUERY_REASONS, QUOTA_DEFAULT, QUOTA_INHERITED,
+    QUOTA_UNLIMITED, RANGE_ALIGN, Reason, State, Tier, args, ioctl,
 };
 
 const HEADER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../include/uapi");
@@ -79,9 +82,32 @@ fn crate_structures(values: &mut Values) {
     structure!(values, "account", args::Account, [
         user: u32, flags: u32, limit: u64, charged: u64,
     ]);
+    structure!(values, "range", args::Range, [
+        from: u64, start: u64, length: u64, holder: u32, device: u32, reserved: [u64; 2],
+    ]);
     structure!(values, "accounts", args::Accounts, [
         flags: u32, nr_max: u32, accounts_ptr: u64, nr_accounts: u32, default_flags: u32,
         default_limit: u64, reserved: [u64; 2],
+    ]);
+    structure!(values, "move", args::Move, [
+        sequence: u64, time_ns: u64, start: u64, frame: u64, nr_pages: u32, process: u32, by: u32,
+        event: u8, cause: u8, reason: u8, other: u8,
+    ]);
+    structure!(values, "history", args::History, [
+        start: u64, length: u64, proc_fd: i32, flags: u32, since: u64, moves_ptr: u64, nr_max: u32,
+        nr_moves: u32, next: u64, nr_lost: u64, now_ns: u64, reserved: [u64; 2],
+    ]);
+    structure!(values, "job", args::Job, [
+        job: u64, limit: u64, flags: u32, pad: u32, reserved: [u64; 2],
+    ]);
+    structure!(values, "run", args::Run, [
+        run: u64, limit: u64, flags: u32, pad: u32, reserved: [u64; 2],
+    ]);
+    structure!(values, "object", args::Object, [
+        kind: u32, flags: u32, number: u64, limit: u64, charged: u64, user: u32, process: u32,
+    ]);
+    structure!(values, "objects", args::Objects, [
+        flags: u32, nr_max: u32, objects_ptr: u64, nr_objects: u32, pad: u32, reserved: [u64; 2],
     ]);
 }
 
@@ -99,7 +125,13 @@ fn crate_constants(values: &mut Values) {
     set("COHMEM_MAX_DEVICES", MAX_DEVICES.into());
     set("COHMEM_MAX_STUCK", MAX_STUCK.into());
     set("COHMEM_MAX_ACCOUNTS", MAX_ACCOUNTS.into());
+    set("COHMEM_MAX_MOVES", MAX_MOVES.into());
     set("COHMEM_NR_REASONS", NR_REASONS as i128);
+    set("COHMEM_MAX_OBJECTS", MAX_OBJECTS.into());
+    set("COHMEM_MAX_NESTED_JOBS", MAX_NESTED_JOBS.into());
+    set("COHMEM_MAX_USER_RUNS", MAX_USER_RUNS.into());
+    set("COHMEM_OBJECT_JOB", ObjectKind::Job as i128);
+    set("COHMEM_OBJECT_RUN", ObjectKind::Run as i128);
     set("COHMEM_ATTACH_ALTMAP", ATTACH_ALTMAP.into());
     set("COHMEM_MIGRATE_FILL", MIGRATE_FILL.into());
     set("COHMEM_MIGRATE_SHARED", MIGRATE_SHARED.into());
@@ -108,24 +140,38 @@ fn crate_constants(values: &mut Values) {
     set("COHMEM_QUOTA_DEFAULT", QUOTA_DEFAULT.into());
     set("COHMEM_QUOTA_UNLIMITED", QUOTA_UNLIMITED.into());
     set("COHMEM_QUOTA_INHERITED", QUOTA_INHERITED.into());
+    set("COHMEM_HISTORY_ALL", HISTORY_ALL.into());
+    set("COHMEM_HISTORY_STAYED", HISTORY_STAYED.into());
+    // Printed as a signed number of 64 bits, as all are.
+    set("COHMEM_NO_FRAME", i128::from(NO_FRAME.cast_signed()));
+    set("COHMEM_NO_DEVICE", NO_DEVICE.into());
     set("COHMEM_PROC_SELF", PROC_SELF.into());
     for (name, value) in [
         ("VERSION", ioctl::VERSION),
         ("ATTACH", ioctl::ATTACH),
         ("DETACH", ioctl::DETACH),
         ("LIST", ioctl::LIST),
+        ("RANGE", ioctl::RANGE),
         ("INFO", ioctl::INFO),
         ("MIGRATE", ioctl::MIGRATE),
         ("QUERY", ioctl::QUERY),
         ("EVICT", ioctl::EVICT),
+        ("HISTORY", ioctl::HISTORY),
         ("SET_QUOTA", ioctl::SET_QUOTA),
         ("ACCOUNTS", ioctl::ACCOUNTS),
+        ("SET_JOB", ioctl::SET_JOB),
+        ("SET_RUN", ioctl::SET_RUN),
+        ("OBJECTS", ioctl::OBJECTS),
     ] {
         set(&format!("COHMEM_IOC_{name}"), value.into());
     }
     set("COHMEM_STATE_ONLINE", State::Online as i128);
     set("COHMEM_STATE_DRAINING", State::Draining as i128);
     set("COHMEM_STATE_KEPT", State::Kept as i128);
+    set("COHMEM_HOLDER_NOBODY", Holder::Nobody as i128);
+    set("COHMEM_HOLDER_DEVICE", Holder::Device as i128);
+    set("COHMEM_HOLDER_SYSTEM_RAM", Holder::SystemRam as i128);
+    set("COHMEM_HOLDER_OTHER", Holder::Other as i128);
     set("COHMEM_TO_DEVICE", Direction::ToDevice as i128);
     set("COHMEM_TO_SYSTEM", Direction::ToSystem as i128);
     set("COHMEM_TIER_NONE", Tier::None as i128);
@@ -135,12 +181,18 @@ fn crate_constants(values: &mut Values) {
     for &reason in Reason::ALL {
         set(&format!("COHMEM_REASON_{}", c_name(reason)), reason as i128);
     }
+    for &event in Event::ALL {
+        set(&format!("COHMEM_EVENT_{}", c_name(event)), event as i128);
+    }
+    for &cause in Cause::ALL {
+        set(&format!("COHMEM_CAUSE_{}", c_name(cause)), cause as i128);
+    }
 }
 
 /// `LargeFolio` is `LARGE_FOLIO` in C.
-fn c_name(reason: Reason) -> String {
+fn c_name(value: impl Debug) -> String {
     let mut name = String::new();
-    for letter in format!("{reason:?}").chars() {
+    for letter in format!("{value:?}").chars() {
         if letter.is_ascii_uppercase() && !name.is_empty() {
             name.push('_');
         }

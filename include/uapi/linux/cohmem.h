@@ -29,8 +29,16 @@
 #define COHMEM_MAX_DEVICES	16
 /* Entries that the list of stuck frames holds at most. */
 #define COHMEM_MAX_STUCK	4096
-/* Users that can have an account with a device at a time. */
+/* Users that can have an account with a device at a time; also jobs, and also run instances. */
 #define COHMEM_MAX_ACCOUNTS	256
+/* Records that HISTORY returns at a time. */
+#define COHMEM_MAX_MOVES	4096
+/* Entries that the list of quota objects holds at most: jobs and run instances. */
+#define COHMEM_MAX_OBJECTS	512
+/* Jobs, one in the other, that a frame can be charged to. */
+#define COHMEM_MAX_NESTED_JOBS	4
+/* Run instances that a user can have with a device at a time. */
+#define COHMEM_MAX_USER_RUNS	16
 /* Entries of every array of counts by reason. */
 #define COHMEM_NR_REASONS	32
 
@@ -76,7 +84,7 @@ enum cohmem_reason {
 	COHMEM_REASON_OTHER_DEVICE	= 17,
 	/** @COHMEM_REASON_POISONED: the hardware lost the page's content. */
 	COHMEM_REASON_POISONED		= 18,
-	/** @COHMEM_REASON_QUOTA: the quota of the user who asked is used up. */
+	/** @COHMEM_REASON_QUOTA: the quota of the user, job or run instance that asked is used up. */
 	COHMEM_REASON_QUOTA		= 19,
 	/** @COHMEM_REASON_NO_FRAME: the device has no free frame. */
 	COHMEM_REASON_NO_FRAME		= 20,
@@ -119,7 +127,7 @@ struct cohmem_version {
  * misaligned; EOVERFLOW the range wraps or ends above the processor's physical
  * addresses; EADDRINUSE it holds System RAM; EADDRNOTAVAIL the firmware did not
  * reserve all of it for special purpose; EBUSY another driver has claimed a part;
- * ENOSPC COHMEM_MAX_DEVICES are attached; ENOMEM no memory for struct pages; EAGAIN
+ * ENOSPC COHMEM_MAX_DEVICES are attached; ENOMEM no memory, as a rule for struct pages; EAGAIN
  * hibernation is under way.
  */
 struct cohmem_attach {
@@ -297,8 +305,10 @@ enum cohmem_direction {
  * signal ends the call early with success and @next short of the end, or with
  * EINTR when nothing was done.
  *
- * Each frame that a page comes to is charged to the caller's real user until the page
- * has left it again, see struct cohmem_quota.
+ * Each frame that a page comes to is charged to the caller's real user, to the jobs that
+ * the calling task is in, and to the run instance that the open file is, until the page
+ * has left it again: see struct cohmem_quota, cohmem_job and cohmem_run. Each of them must
+ * allow it, else the page stays with COHMEM_REASON_QUOTA.
  *
  * Errors: ENODATA @length is 0; EDOM misaligned; EOVERFLOW the range wraps; ERANGE it
  * ends above the user address space; EADDRNOTAVAIL no mapping lies in it; EILSEQ
@@ -328,7 +338,7 @@ struct cohmem_migrate {
  */
 enum cohmem_tier {
 	/**
-	 * @COHMEM_TIER_NONE: no page (unmapped, untouched, swapped), or one that is not
+	 * @COHMEM_TIER_NONE: no page (unmapped, untouched, swapped, lost), or one that is not
 	 * looked at (hugetlbfs, special mappings)
 	 */
 	COHMEM_TIER_NONE	= 0,
@@ -450,18 +460,307 @@ struct cohmem_accounts {
 	__u64 reserved[2];
 };
 
+/**
+ * enum cohmem_holder - who has a part of the soft-reserved memory
+ */
+enum cohmem_holder {
+	/** @COHMEM_HOLDER_NOBODY: nobody. */
+	COHMEM_HOLDER_NOBODY		= 1,
+	/** @COHMEM_HOLDER_DEVICE: a device of this driver, attached or kept. */
+	COHMEM_HOLDER_DEVICE		= 2,
+	/** @COHMEM_HOLDER_SYSTEM_RAM: the kernel, as System RAM (kmem). */
+	COHMEM_HOLDER_SYSTEM_RAM	= 3,
+	/** @COHMEM_HOLDER_OTHER: another driver, by a claim; /proc/iomem names it. */
+	COHMEM_HOLDER_OTHER		= 4,
+};
+
+/**
+ * struct cohmem_range - argument of COHMEM_IOC_RANGE
+ * @from: (in) first physical address to look at
+ * @start: (out) first soft-reserved address at or above @from
+ * @length: (out) bytes up to the end of the range or to where another claim begins or ends
+ * @holder: (out) enum cohmem_holder
+ * @device: (out) with COHMEM_HOLDER_DEVICE the device's number; else 0
+ * @reserved: (reserved)
+ *
+ * Tells where the firmware's soft-reserved memory is, part by part; @start + @length is
+ * the @from of the next part, which may have the same holder. Kernels from 6.19 on do
+ * not show such memory in /proc/iomem. Each answer is a snapshot.
+ *
+ * Needs CAP_SYS_ADMIN, as physical addresses do.
+ *
+ * Errors: EPERM no CAP_SYS_ADMIN; ENODATA there is no such memory at or above @from.
+ */
+struct cohmem_range {
+	__u64 from;
+	__u64 start;
+	__u64 length;
+	__u32 holder;
+	__u32 device;
+	__u64 reserved[2];
+};
+
+/**
+ * enum cohmem_event - what became of the pages of one record of a device's history
+ */
+enum cohmem_event {
+	/** @COHMEM_EVENT_ARRIVED: they moved to this device. */
+	COHMEM_EVENT_ARRIVED	= 1,
+	/** @COHMEM_EVENT_FILLED: holes were filled with zeroed frames of this device. */
+	COHMEM_EVENT_FILLED	= 2,
+	/** @COHMEM_EVENT_LEFT: they moved away from this device. */
+	COHMEM_EVENT_LEFT	= 3,
+	/** @COHMEM_EVENT_LOST: the hardware lost their content. */
+	COHMEM_EVENT_LOST	= 4,
+	/** @COHMEM_EVENT_STAYED: they were to come to this device, and did not. */
+	COHMEM_EVENT_STAYED	= 5,
+	/** @COHMEM_EVENT_STUCK: they were to leave this device, and did not. */
+	COHMEM_EVENT_STUCK	= 6,
+};
+
+/**
+ * enum cohmem_cause - what for
+ */
+enum cohmem_cause {
+	/** @COHMEM_CAUSE_MIGRATE: COHMEM_IOC_MIGRATE. */
+	COHMEM_CAUSE_MIGRATE	= 1,
+	/** @COHMEM_CAUSE_EVICT: COHMEM_IOC_EVICT. */
+	COHMEM_CAUSE_EVICT	= 2,
+	/** @COHMEM_CAUSE_DETACH: COHMEM_IOC_DETACH. */
+	COHMEM_CAUSE_DETACH	= 3,
+	/** @COHMEM_CAUSE_HIBERNATE: the machine was to hibernate. */
+	COHMEM_CAUSE_HIBERNATE	= 4,
+	/** @COHMEM_CAUSE_FAILURE: the hardware reported an error. */
+	COHMEM_CAUSE_FAILURE	= 5,
+};
+
+/* The frame is not told, or there is none. */
+#define COHMEM_NO_FRAME		0xffffffffffffffff
+/* The pages came from, or went to, system memory; or they stayed. */
+#define COHMEM_NO_DEVICE	0xff
+
+/**
+ * struct cohmem_move - a run of pages that met the same fate in one step
+ * @sequence: (out) counts the records of the device, from 0
+ * @time_ns: (out) when, on CLOCK_MONOTONIC
+ * @start: (out) address of the first page; 0 when @process is 0
+ * @frame: (out) frame of the first page on this device, counted from the start of the
+ *	device; the others' follow. COHMEM_NO_FRAME for pages that stayed, and for a
+ *	caller without CAP_SYS_ADMIN, since it tells physical addresses
+ * @nr_pages: (out) pages
+ * @process: (out) the process whose pages they are, a thread group's number in the
+ *	initial PID namespace; 0 when that is not known
+ * @by: (out) the process that asked for it, as @process
+ * @event: (out) enum cohmem_event
+ * @cause: (out) enum cohmem_cause
+ * @reason: (out) enum cohmem_reason of pages that stayed, else 0
+ * @other: (out) ARRIVED, LEFT: number of the other device, or COHMEM_NO_DEVICE
+ *
+ * Where pages leave by their frames (EVICT, DETACH, FAILURE), @process and @start are
+ * those that the frames came to, also if fork or mremap brought them elsewhere since.
+ */
+struct cohmem_move {
+	__u64 sequence;
+	__u64 time_ns;
+	__u64 start;
+	__u64 frame;
+	__u32 nr_pages;
+	__u32 process;
+	__u32 by;
+	__u8 event;
+	__u8 cause;
+	__u8 reason;
+	__u8 other;
+};
+
+/* The records of all processes; needs CAP_SYS_ADMIN. */
+#define COHMEM_HISTORY_ALL	(1u << 0)
+/* The pages that stayed, whose records have a sequence of their own, not those that moved. */
+#define COHMEM_HISTORY_STAYED	(1u << 1)
+
+/**
+ * struct cohmem_history - argument of COHMEM_IOC_HISTORY
+ * @start: (in) first address, a multiple of COHMEM_FRAME_BYTES; 0 if @length is
+ * @length: (in) bytes, a multiple of COHMEM_FRAME_BYTES; 0 for all addresses
+ * @proc_fd: (in) as in struct cohmem_migrate; COHMEM_PROC_SELF with COHMEM_HISTORY_ALL
+ * @flags: (in) COHMEM_HISTORY_*
+ * @since: (in) first sequence number to look at
+ * @moves_ptr: (in) array of struct cohmem_move; or 0
+ * @nr_max: (in) entries at @moves_ptr, at most COHMEM_MAX_MOVES
+ * @nr_moves: (out) entries written
+ * @next: (out) first sequence number not looked at
+ * @nr_lost: (out) records from @since on that were overwritten before they were read
+ * @now_ns: (out) the time on the records' clock
+ * @reserved: (reserved)
+ *
+ * Reads the device's history: records of one process's pages that overlap the range, the
+ * oldest first. The driver keeps at least 256 records of pages that moved and 128 of
+ * pages that stayed, more on larger devices, and overwrites the oldest. Of pages that
+ * stayed there are records only when the reason may pass: not when they are there
+ * already, or the mapping or a hole or swap is what keeps them.
+ *
+ * A process is known by its number and the time it began, so that a later one of the same
+ * number has no part in its history. What it did before an execve(2) is part of it, and
+ * what its parent did before fork(2) is not. On a kernel without CONFIG_MEMCG no process
+ * is known, and only COHMEM_HISTORY_ALL finds records.
+ *
+ * Errors: EPERM COHMEM_HISTORY_ALL without CAP_SYS_ADMIN; EINVAL a field that must have
+ * one value has another; EDOM misaligned; EOVERFLOW the range wraps; ERANGE it ends above
+ * the user address space; EMSGSIZE @nr_max is over the limit; EBADF, EBADFD, ESRCH as for
+ * MIGRATE; ENODEV the device was detached; EINTR; ENOMEM no memory for the call's own array.
+ */
+struct cohmem_history {
+	__u64 start;
+	__u64 length;
+	__s32 proc_fd;
+	__u32 flags;
+	__u64 since;
+	__u64 moves_ptr;
+	__u32 nr_max;
+	__u32 nr_moves;
+	__u64 next;
+	__u64 nr_lost;
+	__u64 now_ns;
+	__u64 reserved[2];
+};
+
+/**
+ * struct cohmem_job - argument of COHMEM_IOC_SET_JOB
+ * @job: (in) number of a control group of the unified hierarchy (cgroup v2): the inode
+ *	number of its directory
+ * @limit: (in) frames that the job may hold, 0 allowed; 0 with a flag
+ * @flags: (in) 0, COHMEM_QUOTA_UNLIMITED to count only, or COHMEM_QUOTA_INHERITED: the
+ *	group is no job any more
+ * @pad: (reserved)
+ * @reserved: (reserved)
+ *
+ * Makes a control group with all those below it a job, or changes its limit. From then on
+ * each frame that a task in it asks for is charged to the job, until it is freed: also
+ * when the task is in another group by then, or the group is gone. A job at the limit gets
+ * no further frame, and pages stay with COHMEM_REASON_QUOTA. When the command returns, no
+ * frame above the new limit is handed out any more; those that it holds already stay.
+ * Frames from before it was a job are not counted. Jobs may lie in one another; a task in
+ * more than COHMEM_MAX_NESTED_JOBS of them gets no frame. Whether there is such a group is
+ * not asked: its number is never another's until the next boot. Jobs end with the
+ * attachment.
+ *
+ * Needs CAP_SYS_ADMIN. Waits for the batches that are under way.
+ *
+ * Errors: EPERM no CAP_SYS_ADMIN; EINVAL a field that must be 0 is not, or the flags
+ * exclude each other; ERANGE @job is 0 or more than 2^62 - 1, or @limit is more than 2^52;
+ * ENOSPC there are COHMEM_MAX_ACCOUNTS other jobs; ENODEV the device was detached.
+ */
+struct cohmem_job {
+	__u64 job;
+	__u64 limit;
+	__u32 flags;
+	__u32 pad;
+	__u64 reserved[2];
+};
+
+/**
+ * struct cohmem_run - argument of COHMEM_IOC_SET_RUN
+ * @run: (out) number of the run instance, never another's while the device is attached
+ * @limit: (in) frames that it may hold, 0 allowed; 0 with UNLIMITED
+ * @flags: (in) 0 or COHMEM_QUOTA_UNLIMITED
+ * @pad: (reserved)
+ * @reserved: (reserved)
+ *
+ * Makes this open file a run instance, or changes its limit: each frame that is asked for
+ * through it from then on, by whoever has a descriptor of it, is charged to the instance
+ * until it is freed. At the limit pages stay with COHMEM_REASON_QUOTA, and what it holds
+ * already stays. The instance ends when the last descriptor is closed; it is listed until
+ * its last frame is freed.
+ *
+ * Needs no privilege: it bounds only what comes through a file of the caller's. Waits for
+ * the batches that are under way.
+ *
+ * Errors: EINVAL a field that must be 0 is not; ERANGE @limit is more than 2^52; EDQUOT the
+ * caller's user has COHMEM_MAX_USER_RUNS of them, those that ended and hold frames
+ * included; ENOSPC there are COHMEM_MAX_ACCOUNTS of them; ENODEV the device was detached.
+ */
+struct cohmem_run {
+	__u64 run;
+	__u64 limit;
+	__u32 flags;
+	__u32 pad;
+	__u64 reserved[2];
+};
+
+/**
+ * enum cohmem_object_kind - what a quota object is
+ */
+enum cohmem_object_kind {
+	/** @COHMEM_OBJECT_JOB: a control group with those below it. */
+	COHMEM_OBJECT_JOB	= 1,
+	/** @COHMEM_OBJECT_RUN: what comes through one open file. */
+	COHMEM_OBJECT_RUN	= 2,
+};
+
+/**
+ * struct cohmem_object - what one job or run instance holds of a device
+ * @kind: (out) enum cohmem_object_kind
+ * @flags: (out) 0, COHMEM_QUOTA_UNLIMITED, or COHMEM_QUOTA_INHERITED: it has ended, and
+ *	is listed for the frames that it holds
+ * @number: (out) number of the control group or of the run instance
+ * @limit: (out) frames that it may hold; 0 with a flag
+ * @charged: (out) frames charged to it; more than the limit when that was set later
+ * @user: (out) real user who made the run instance; 0 for a job
+ * @process: (out) process that made the run instance, by its number in the initial
+ *	process namespace; 0 for a job
+ */
+struct cohmem_object {
+	__u32 kind;
+	__u32 flags;
+	__u64 number;
+	__u64 limit;
+	__u64 charged;
+	__u32 user;
+	__u32 process;
+};
+
+/**
+ * struct cohmem_objects - argument of COHMEM_IOC_OBJECTS
+ * @flags: (in) none defined yet
+ * @nr_max: (in) entries at @objects_ptr, at most COHMEM_MAX_OBJECTS
+ * @objects_ptr: (in) array of struct cohmem_object; or 0
+ * @nr_objects: (out) jobs and run instances that are, or hold frames; may be more than
+ *	@nr_max
+ * @pad: (reserved)
+ * @reserved: (reserved)
+ *
+ * Lists the quota objects other than users, which COHMEM_IOC_ACCOUNTS lists. Each charge is
+ * a snapshot, as there.
+ *
+ * Errors: ENODEV the device was detached; EMSGSIZE @nr_max is over the limit; ENOMEM no
+ * memory for the call's own array.
+ */
+struct cohmem_objects {
+	__u32 flags;
+	__u32 nr_max;
+	__u64 objects_ptr;
+	__u32 nr_objects;
+	__u32 pad;
+	__u64 reserved[2];
+};
+
 /* On both nodes. */
 #define COHMEM_IOC_VERSION	_IOWR(COHMEM_IOC_MAGIC, 0x00, struct cohmem_version)
 /* On the control node. */
 #define COHMEM_IOC_ATTACH	_IOWR(COHMEM_IOC_MAGIC, 0x01, struct cohmem_attach)
 #define COHMEM_IOC_DETACH	_IOWR(COHMEM_IOC_MAGIC, 0x02, struct cohmem_detach)
 #define COHMEM_IOC_LIST		_IOWR(COHMEM_IOC_MAGIC, 0x03, struct cohmem_list)
+#define COHMEM_IOC_RANGE	_IOWR(COHMEM_IOC_MAGIC, 0x04, struct cohmem_range)
 /* On a device node. */
 #define COHMEM_IOC_INFO		_IOWR(COHMEM_IOC_MAGIC, 0x10, struct cohmem_info)
 #define COHMEM_IOC_MIGRATE	_IOWR(COHMEM_IOC_MAGIC, 0x11, struct cohmem_migrate)
 #define COHMEM_IOC_QUERY	_IOWR(COHMEM_IOC_MAGIC, 0x12, struct cohmem_query)
 #define COHMEM_IOC_EVICT	_IOWR(COHMEM_IOC_MAGIC, 0x13, struct cohmem_detach)
+#define COHMEM_IOC_HISTORY	_IOWR(COHMEM_IOC_MAGIC, 0x14, struct cohmem_history)
 #define COHMEM_IOC_SET_QUOTA	_IOWR(COHMEM_IOC_MAGIC, 0x20, struct cohmem_quota)
 #define COHMEM_IOC_ACCOUNTS	_IOWR(COHMEM_IOC_MAGIC, 0x21, struct cohmem_accounts)
+#define COHMEM_IOC_SET_JOB	_IOWR(COHMEM_IOC_MAGIC, 0x22, struct cohmem_job)
+#define COHMEM_IOC_SET_RUN	_IOWR(COHMEM_IOC_MAGIC, 0x23, struct cohmem_run)
+#define COHMEM_IOC_OBJECTS	_IOWR(COHMEM_IOC_MAGIC, 0x24, struct cohmem_objects)
 
 #endif /* _UAPI_LINUX_COHMEM_H */

@@ -59,6 +59,8 @@ pub(crate) fn vma_reason(
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Absent,
+    /// There was a page, which the hardware lost.
+    Poisoned,
     /// The shared zero page: read, never written.
     Zero,
     Forbidden,
@@ -84,6 +86,7 @@ pub(crate) fn place<H: Host>(
 ) -> Place {
     match mapping {
         Mapping::Absent => Place::Absent,
+        Mapping::Poisoned => Place::Poisoned,
         Mapping::Forbidden => Place::Forbidden,
         Mapping::Present { pfn, is_huge } => match device_of(pfn) {
             Some((number, facts)) => Place::Device { number, facts },
@@ -105,6 +108,7 @@ pub(crate) fn verdict<H: Host>(
 ) -> Verdict {
     match (place, request.direction) {
         (Place::Absent, _) => Verdict::Absent,
+        (Place::Poisoned, _) => Verdict::Stay(Reason::Poisoned),
         (Place::Zero, _) if request.fills_holes => Verdict::Absent,
         (Place::Zero, _) => Verdict::Stay(Reason::Untouched),
         (Place::Forbidden, _) => Verdict::Stay(Reason::NoPermission),

@@ -95,7 +95,7 @@ impl<H: Host> Device<H> {
     ) -> Result<Self, Errno> {
         let nr_frames = bytes / FRAME_BYTES;
         let chunk_frames = chunk_frames(host.chunk_bytes(), nr_frames);
-        let ledger = host.share(Ledger::new(host, nr_frames, chunk_frames)?)?;
+        let ledger = host.share(Ledger::new(host, id.number, nr_frames, chunk_frames)?)?;
         let mut device = Self {
             id,
             phys,

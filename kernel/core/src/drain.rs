@@ -9,13 +9,14 @@
 use core::sync::atomic::Ordering::Relaxed;
 
 use cohmem_frames::{FrameIndex, FrameRun};
-use cohmem_uapi::{FRAME_BYTES, Reason, ReasonCounts, args};
+use cohmem_uapi::{Cause, Event, FRAME_BYTES, Reason, ReasonCounts, args};
 
 use crate::{
     Errno,
     classify::{Origin, Verdict},
     device::{Device, DeviceId},
     driver::Table,
+    history::{Run, Told},
     host::{Chunk, Host, PageFacts, SleepLock, WINDOW_PAGES},
     poison,
     window::{Cargo, Destination, Fate, Scratch, carry, spare_pages},
@@ -35,6 +36,7 @@ pub(crate) struct Eviction<'a, H: Host> {
     host: &'a H,
     gate: &'a H::Lock<Table<H>>,
     id: DeviceId,
+    cause: Cause,
     scratch: Scratch<H>,
     is_short_of_memory: bool,
     nr_evicted: u64,
@@ -46,6 +48,7 @@ impl<'a, H: Host> Eviction<'a, H> {
         host: &'a H,
         gate: &'a H::Lock<Table<H>>,
         id: DeviceId,
+        cause: Cause,
     ) -> Result<Self, Errno> {
         let nr_allocated = gate.read().device(id)?.ledger().pool().nr_allocated();
         if spare_pages(host) < nr_allocated {
@@ -56,6 +59,7 @@ impl<'a, H: Host> Eviction<'a, H> {
             host,
             gate,
             id,
+            cause,
             scratch,
             is_short_of_memory: false,
             nr_evicted: 0,
@@ -119,6 +123,7 @@ impl<'a, H: Host> Eviction<'a, H> {
                 device,
                 chunk,
                 run,
+                self.cause,
                 &mut self.scratch,
                 &mut self.is_short_of_memory,
             )?);
@@ -143,6 +148,7 @@ impl<'a, H: Host> Eviction<'a, H> {
                 let facts = device.facts(run.start());
                 let reason = stuck_reason(&facts, self.is_short_of_memory);
                 counts.add(reason, 1);
+                self.tell_stuck(device, run.start(), reason);
                 args::Stuck {
                     phys: device.phys_of(run.start()),
                     refs: facts.refs,
@@ -163,6 +169,21 @@ impl<'a, H: Host> Eviction<'a, H> {
             self.host.relax();
         }
     }
+
+    fn tell_stuck(&self, device: &Device<H>, frame: FrameIndex, reason: Reason) {
+        let history = device.ledger().history();
+        let told = Told {
+            event: Event::Stuck,
+            cause: self.cause,
+            other: None,
+        };
+        let page = Run {
+            frame: None,
+            reason: Some(reason),
+            ..history.page_of(frame)
+        };
+        history.write(self.host, told, [page]);
+    }
 }
 
 /// Takes the pages of one run home; returns how many moved.
@@ -171,6 +192,7 @@ fn evict_run<H: Host>(
     device: &Device<H>,
     chunk: &H::Chunk,
     run: FrameRun,
+    cause: Cause,
     scratch: &mut Scratch<H>,
     is_short_of_memory: &mut bool,
 ) -> Result<u64, Errno> {
@@ -199,6 +221,22 @@ fn evict_run<H: Host>(
     let mut destination = Destination::System { stock, nr_stock };
     let mut batch = chunk.collect(run, arrays);
     let carried = carry(host, &mut batch, cargo, verdicts, fates, &mut destination);
+    let left = Told {
+        event: Event::Left,
+        cause,
+        other: None,
+    };
+    let history = device.ledger().history();
+    let moved = run
+        .iter()
+        .zip(fates.iter())
+        .filter(|&(_frame, &fate)| fate == Fate::Moved);
+    // While the batch has the pages.
+    history.write(
+        host,
+        left,
+        moved.map(|(frame, _fate)| history.page_of(frame)),
+    );
     drop(batch);
     let mut nr_moved = 0u64;
     for (frame, &fate) in run.iter().zip(fates.iter()) {

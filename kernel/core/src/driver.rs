@@ -4,20 +4,24 @@
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use cohmem_frames::FrameIndex;
-use cohmem_uapi::{ABI_VERSION, MAX_DEVICES, Reason, State, args};
+use cohmem_uapi::{ABI_VERSION, Cause, MAX_DEVICES, Reason, State, args};
 
 use crate::{
     Errno,
+    accounts::Asker,
     device::{Attribute, Device, DeviceId},
     drain::Eviction,
     host::{Host, Mapping, PageFacts, Pfn, Privilege, SleepLock, WINDOW_PAGES},
     migrate::Migration,
+    node::OpenNode,
     query::Query,
     request::{self, AttachRequest, EvictRequest, MigrateRequest, QueryRequest},
     window::Scratch,
 };
 
+mod history;
 mod quota;
+mod range;
 
 /// Time that hibernation leaves for taking all pages home.
 const HIBERNATION_TIMEOUT_MS: u64 = 10_000;
@@ -277,7 +281,7 @@ impl<H: Host> Driver<H> {
         let id = self.open(args.device)?;
         let ledger = self.gate.read().device(id)?.share_ledger();
         let _right = ledger.begin_eviction().ok_or(Errno::EBUSY)?;
-        let mut eviction = Eviction::new(&self.host, &self.gate, id)?;
+        let mut eviction = Eviction::new(&self.host, &self.gate, id, Cause::Detach)?;
         self.set_state(id, State::Draining)?;
         match self
             .evict_with(&mut eviction, request, args)
@@ -306,7 +310,7 @@ impl<H: Host> Driver<H> {
         let request = EvictRequest::check(args)?;
         let ledger = self.gate.read().device(id)?.share_ledger();
         let _right = ledger.begin_eviction().ok_or(Errno::EBUSY)?;
-        let mut eviction = Eviction::new(&self.host, &self.gate, id)?;
+        let mut eviction = Eviction::new(&self.host, &self.gate, id, Cause::Evict)?;
         self.evict_with(&mut eviction, request, args)
     }
 
@@ -403,14 +407,18 @@ impl<H: Host> Driver<H> {
     /// # Errors
     ///
     /// As the header says.
-    pub fn migrate(&self, id: DeviceId, args: &mut args::Migrate) -> Result<(), Errno> {
+    pub fn migrate(&self, node: &OpenNode, args: &mut args::Migrate) -> Result<(), Errno> {
+        let id = node.id();
         let request = MigrateRequest::check(&self.host, args)?;
         self.gate.read().device(id)?;
         let migration = Migration {
             host: &self.host,
             gate: &self.gate,
             id,
-            user: self.host.user(),
+            asker: Asker {
+                user: self.host.user(),
+                run: node.run(),
+            },
             space: request::space(&self.host, args.proc_fd)?,
             request,
             scratch: Scratch::new(&self.host)?,
@@ -481,7 +489,8 @@ impl<H: Host> Driver<H> {
         };
         let ledger = self.gate.read().device(id)?.share_ledger();
         let _right = ledger.begin_eviction().ok_or(Errno::EBUSY)?;
-        let evicted = Eviction::new(&self.host, &self.gate, id)?.run(HIBERNATION_TIMEOUT_MS)?;
+        let evicted = Eviction::new(&self.host, &self.gate, id, Cause::Hibernate)?
+            .run(HIBERNATION_TIMEOUT_MS)?;
         if evicted.nr_left == 0 {
             Ok(())
         } else {

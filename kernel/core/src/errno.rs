@@ -57,6 +57,7 @@ errnos! {
     EOPNOTSUPP = 95, "Unknown flag.";
     EADDRINUSE = 98, "The range holds System RAM.";
     EADDRNOTAVAIL = 99, "The range is not there.";
+    EDQUOT = 122, "The user has too many run instances.";
 }
 
 impl Errno {

@@ -10,14 +10,14 @@
 
 use core::{
     fmt::Debug,
-    ops::{Deref, DerefMut},
+    ops::{Deref, DerefMut, Range},
     sync::atomic::AtomicU64,
 };
 
 use cohmem_frames::{FrameIndex, FrameRun};
-use cohmem_uapi::FRAME_BYTES;
+use cohmem_uapi::{FRAME_BYTES, args};
 
-use crate::{Errno, ledger::Ledger};
+use crate::{Errno, history::ProcessId, ledger::Ledger};
 
 /// Pages that move together: one page-table page's worth, so that the walk, the TLB flush and the
 /// arrays of a batch are one unit each. Every page of a batch waits until the batch is through.
@@ -78,6 +78,8 @@ pub enum Mapping {
     /// Nothing present: a hole, a swap entry, or an entry of another kind.
     #[default]
     Absent,
+    /// Nothing present, since the hardware lost what was: who touches it gets a signal.
+    Poisoned,
     /// The mapping forbids reading.
     Forbidden,
     /// A page.
@@ -201,6 +203,8 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     type Stock: Debug;
     /// A batch of pages in flight.
     type Batch<'b>: Batch<Self>;
+    /// A control group that cannot go away while this is held.
+    type Group: ControlGroup;
 
     /// A lock around `value`. May sleep.
     fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<Self::Lock<T>, Errno>;
@@ -240,6 +244,10 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     fn is_privileged(&self, privilege: Privilege) -> bool;
     /// The calling process's real user, in the initial user namespace.
     fn user(&self) -> u32;
+    /// The calling process's number in the initial PID namespace.
+    fn calling_process(&self) -> u32;
+    /// The control group that the calling task is in, as of now.
+    fn control_group(&self) -> Self::Group;
     /// The calling process's address space.
     fn own_space(&self) -> Result<Self::Space, Errno>;
     /// The address space behind an open `/proc/PID/pagemap` or `/proc/PID/mem`: `EBADF`, `EBADFD`,
@@ -254,6 +262,12 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     /// Checks that the range is soft-reserved and claims it: `EADDRINUSE`, `EADDRNOTAVAIL`, `EBUSY`,
     /// `ENOMEM`.
     fn claim(&self, phys: u64, bytes: u64) -> Result<Self::Claim, Errno>;
+    /// The first soft-reserved range at or above `phys`, of which what lies below is cut off.
+    fn soft_reserved_from(&self, phys: u64) -> Option<Range<u64>>;
+    /// The first claimed range that overlaps `range`, cut off at its ends.
+    fn claim_in(&self, range: Range<u64>) -> Option<Range<u64>>;
+    /// A part of `range` is System RAM.
+    fn holds_ram(&self, range: Range<u64>) -> bool;
     /// Creates the chunk's struct pages as coherent device memory. Frees of its frames are reported
     /// to `ledger`, from any context including hard interrupts. The chunk owns its claim.
     fn register(
@@ -281,6 +295,11 @@ pub trait Host: Debug + Sized + Send + Sync + 'static {
     fn sleep_ms(&self, milliseconds: u64);
     /// Milliseconds of a monotonic clock.
     fn now_ms(&self) -> u64;
+    /// Nanoseconds of `CLOCK_MONOTONIC`. Any context.
+    fn now_ns(&self) -> u64;
+    /// A record is written to the history of a device: tells those who trace, if there are any. Any
+    /// context; its sequence number is not known yet.
+    fn trace(&self, device: u32, told: &args::Move);
     /// The driver's work reached `point`. Does nothing but in test builds.
     #[inline]
     fn reached(&self, _point: Point) {}
@@ -304,6 +323,13 @@ pub trait SleepLock<T>: Debug + Send + Sync {
     fn read(&self) -> Self::ReadGuard<'_>;
     /// Waits for exclusive access.
     fn write(&self) -> Self::WriteGuard<'_>;
+}
+
+/// A control group of the unified hierarchy.
+pub trait ControlGroup {
+    /// The number of the group on the way from the root (level 0) to this one; `None` below this one.
+    /// It is that of the group's directory, and never another group's until the next boot.
+    fn number_at(&self, level: u32) -> Option<u64>;
 }
 
 /// A registered chunk of device memory: one pgmap.
@@ -334,6 +360,8 @@ pub trait AddressSpace<H: Host> {
         Self: 'a;
     /// Locks it for reading: `EINTR` on a fatal signal.
     fn lock(&self) -> Result<Self::Locked<'_>, Errno>;
+    /// Whose it is; the default when that is not known.
+    fn process(&self) -> ProcessId;
     /// Some of its pages may be in swap.
     fn has_swapped_pages(&self) -> bool;
 }

@@ -11,8 +11,10 @@ use cohmem_uapi::Reason;
 
 use crate::{
     Errno,
-    accounts::{self, AccountIndex, Accounts},
+    accounts::{self, Accounts},
+    history::History,
     host::{Host, Point},
+    payers::Payers,
 };
 
 /// Counts of what happened to a device's pages. Statistics only: no other memory depends on them.
@@ -29,6 +31,7 @@ pub(crate) struct Counters {
 pub struct Ledger<H: Host> {
     pool: FramePool<H::Words>,
     accounts: Accounts<H::Words>,
+    history: History<H>,
     chunk_frames: u64,
     nr_metadata: AtomicU64,
     pub(crate) counters: Counters,
@@ -38,12 +41,18 @@ pub struct Ledger<H: Host> {
 }
 
 impl<H: Host> Ledger<H> {
-    pub(crate) fn new(host: &H, nr_frames: u64, chunk_frames: u64) -> Result<Self, Errno> {
+    pub(crate) fn new(
+        host: &H,
+        device: u32,
+        nr_frames: u64,
+        chunk_frames: u64,
+    ) -> Result<Self, Errno> {
         let words = host.new_words(words_needed(nr_frames))?;
         let pool = FramePool::new(words, nr_frames).map_err(|_size| Errno::EOVERFLOW)?;
         Ok(Self {
             pool,
             accounts: Accounts::new(host.new_words(accounts::words_needed(nr_frames))?),
+            history: History::new(host, device, nr_frames)?,
             chunk_frames,
             nr_metadata: AtomicU64::new(0),
             counters: Counters::default(),
@@ -71,21 +80,28 @@ impl<H: Host> Ledger<H> {
         Ok(())
     }
 
-    /// Takes up to `max` consecutive frames, charged to `payer`; else tells what there is none of.
+    /// Takes up to `max` consecutive frames, charged to each of `payers`; else tells what there is none of.
+    /// Without anybody who can pay there is no quota.
     ///
     /// Under the gate.
-    pub(crate) fn take(&self, host: &H, payer: AccountIndex, max: u64) -> Result<FrameRun, Reason> {
+    pub(crate) fn take(
+        &self,
+        host: &H,
+        payers: Option<Payers>,
+        max: u64,
+    ) -> Result<FrameRun, Reason> {
         host.reached(Point::Allocating);
-        let nr_granted = self.accounts.charge(payer, max);
+        let payers = payers.ok_or(Reason::Quota)?;
+        let nr_granted = self.accounts.charge(payers, max);
         if nr_granted == 0 {
             return Err(Reason::Quota);
         }
         let run = self.pool.allocate_run(nr_granted);
         let nr_taken = run.map_or(0, FrameRun::len);
         self.accounts
-            .uncharge(payer, nr_granted.saturating_sub(nr_taken));
+            .uncharge(payers, nr_granted.saturating_sub(nr_taken));
         let run = run.ok_or(Reason::NoFrame)?;
-        self.accounts.assign(run, payer);
+        self.accounts.assign(run, payers);
         Ok(run)
     }
 
@@ -97,11 +113,11 @@ impl<H: Host> Ledger<H> {
     /// Gives a frame back to the pool, and then the charge for it.
     fn release(&self, frame: FrameIndex) -> Result<(), FreeError> {
         // Before it is free: then it may be another's at once.
-        let payer = self.accounts.owner_of(frame);
+        let payers = self.accounts.payers_of(frame);
         self.pool.free(frame)?;
-        // After: the other way round the payer could hold one frame too many for a moment.
-        if let Some(payer) = payer {
-            self.accounts.uncharge(payer, 1);
+        // After: the other way round a payer could hold one frame too many for a moment.
+        if let Some(payers) = payers {
+            self.accounts.uncharge(payers, 1);
         }
         Ok(())
     }
@@ -121,6 +137,10 @@ impl<H: Host> Ledger<H> {
 
     pub(crate) const fn accounts(&self) -> &Accounts<H::Words> {
         &self.accounts
+    }
+
+    pub(crate) const fn history(&self) -> &History<H> {
+        &self.history
     }
 
     pub(crate) fn nr_metadata(&self) -> u64 {

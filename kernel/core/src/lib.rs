@@ -24,21 +24,30 @@
     clippy::large_stack_frames
 )]
 
+#[cfg(test)]
+extern crate std;
+
 mod accounts;
 mod classify;
 mod device;
 mod drain;
 mod driver;
 mod errno;
+mod history;
 pub mod host;
 pub mod ledger;
 mod migrate;
+mod node;
 mod pass;
+mod payers;
 pub mod poison;
 mod query;
 mod request;
+mod tell;
 mod window;
 
 pub use device::{Attribute, DeviceId};
 pub use driver::Driver;
 pub use errno::Errno;
+pub use history::ProcessId;
+pub use node::OpenNode;

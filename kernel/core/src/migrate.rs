@@ -10,7 +10,9 @@
 use cohmem_uapi::{Direction, FRAME_BYTES, Reason, ReasonCounts};
 
 use crate::{
-    Errno, classify,
+    Errno,
+    accounts::{Asker, Holder, Unpaid},
+    classify,
     device::DeviceId,
     driver::Table,
     host::{AddressSpace, Host, LockedSpace, Mapping, SleepLock, Span, WINDOW_PAGES},
@@ -63,8 +65,8 @@ pub(crate) struct Migration<'a, H: Host> {
     pub(crate) host: &'a H,
     pub(crate) gate: &'a H::Lock<Table<H>>,
     pub(crate) id: DeviceId,
-    /// Whom frames are charged to.
-    pub(crate) user: u32,
+    /// Whom frames are charged to, with the jobs that the calling task is in.
+    pub(crate) asker: Asker,
     pub(crate) space: H::Space,
     pub(crate) request: MigrateRequest,
     pub(crate) scratch: Scratch<H>,
@@ -140,14 +142,19 @@ impl<H: Host> Migration<'_, H> {
         let has_one = {
             let table = self.gate.read();
             let accounts = table.device(self.id)?.ledger().accounts();
-            accounts.find(self.user).is_some()
+            accounts.find(self.holder()).is_some()
         };
         if has_one {
             return Ok(());
         }
         let table = self.gate.write();
-        table.device(self.id)?.ledger().accounts().open(self.user)?;
+        let accounts = table.device(self.id)?.ledger().accounts();
+        accounts.open(self.holder())?;
         Ok(())
+    }
+
+    const fn holder(&self) -> Holder {
+        Holder::User(self.asker.user)
     }
 
     fn step(&mut self, at: u64, has_refilled: bool) -> Result<Step, Errno> {
@@ -180,17 +187,24 @@ impl<H: Host> Migration<'_, H> {
             {
                 return Ok(Step::Gap { end, reason });
             }
-            let payer = device.ledger().accounts().find(self.user);
-            if payer.is_none() && self.request.direction == Direction::ToDevice {
-                return Ok(Step::NeedsAccount);
-            }
+            let payers = match self.request.direction {
+                Direction::ToSystem => None,
+                Direction::ToDevice => {
+                    match device.ledger().accounts().payers(self.host, self.asker) {
+                        Ok(payers) => Some(payers),
+                        Err(Unpaid::NoAccount) => return Ok(Step::NeedsAccount),
+                        Err(Unpaid::TooMany) => None,
+                    }
+                }
+            };
             let window = Span::window(at, end);
             let mut work = WindowWork {
                 host: self.host,
                 table: &table,
                 device,
                 request: &self.request,
-                payer,
+                process: self.space.process(),
+                payers,
                 has_swapped: self.space.has_swapped_pages(),
                 vma,
                 window,

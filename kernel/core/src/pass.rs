@@ -7,13 +7,15 @@ use cohmem_uapi::{Direction, FRAME_BYTES, MAX_DEVICES, Reason};
 
 use crate::{
     Errno,
-    accounts::AccountIndex,
     classify::{self, Origin, Verdict},
     device::Device,
     driver::Table,
+    history::ProcessId,
     host::{AddressSpace, Host, LockedSpace, Select, Span, Vma, WINDOW_PAGES},
     migrate::Step,
+    payers::Payers,
     request::MigrateRequest,
+    tell::{BatchPages, Teller},
     window::{Cargo, Destination, Fate, Scratch, Supply, carry},
 };
 
@@ -28,8 +30,10 @@ pub(crate) struct WindowWork<'a, H: Host> {
     pub(crate) table: &'a Table<H>,
     pub(crate) device: &'a Device<H>,
     pub(crate) request: &'a MigrateRequest,
-    /// Whom frames are charged to; there is one when pages go to the device.
-    pub(crate) payer: Option<AccountIndex>,
+    /// Whose pages they are.
+    pub(crate) process: ProcessId,
+    /// Whom frames are charged to; without anybody no page goes to the device.
+    pub(crate) payers: Option<Payers>,
     pub(crate) has_swapped: bool,
     pub(crate) vma: Vma,
     pub(crate) window: Span,
@@ -37,7 +41,7 @@ pub(crate) struct WindowWork<'a, H: Host> {
     pub(crate) lost_pages: &'a mut bool,
 }
 
-impl<H: Host> WindowWork<'_, H> {
+impl<'a, H: Host> WindowWork<'a, H> {
     /// Moves what may move of the window; the scratch's fates tell the rest.
     pub(crate) fn run(
         &mut self,
@@ -70,6 +74,7 @@ impl<H: Host> WindowWork<'_, H> {
                 break;
             }
         }
+        self.teller().tell_stayed(self.window.start, self.fates());
         Ok(Step::Window {
             end: self.window.end,
         })
@@ -210,26 +215,30 @@ impl<H: Host> WindowWork<'_, H> {
             None => Select::System,
             Some(source) => Select::Device(source.first_chunk().ok_or(Errno::ENODEV)?),
         };
+        let teller = self.teller();
         let Scratch {
             arrays,
             stock,
             nr_stock,
+            mappings,
             verdicts,
             fates,
-            ..
+            frames,
         } = &mut *self.scratch;
+        let mappings = mappings.get(pages.clone()).unwrap_or_default();
         let verdicts = verdicts.get(pages.clone()).unwrap_or_default();
-        let fates = fates.get_mut(pages).unwrap_or_default();
+        let fates = fates.get_mut(pages.clone()).unwrap_or_default();
+        let frames = frames.get_mut(pages).unwrap_or_default();
         let mut destination = match self.request.direction {
             Direction::ToDevice => {
-                let payer = self.payer.ok_or(Errno::EIO)?;
                 let nr_wanted = verdicts
                     .iter()
                     .filter(|&&verdict| cargo.includes(verdict))
                     .count();
                 Destination::Device {
                     device: self.device,
-                    supply: Supply::new(payer, nr_wanted as u64),
+                    frames: &mut *frames,
+                    supply: Supply::new(self.payers, nr_wanted as u64),
                 }
             }
             Direction::ToSystem => Destination::System { stock, nr_stock },
@@ -244,8 +253,18 @@ impl<H: Host> WindowWork<'_, H> {
             fates,
             &mut destination,
         );
-        drop(batch);
         let after = tally(fates);
+        let batch_pages = BatchPages {
+            start: span.start,
+            cargo,
+            mappings,
+            verdicts,
+            fates,
+            frames,
+        };
+        // While the batch has the pages: nobody else moves them before this is told.
+        teller.tell_moved(source, &batch_pages);
+        drop(batch);
         *self.lost_pages |= fates.contains(&Fate::Lost);
         let nr_moved = after.moved.saturating_sub(before.moved);
         self.count_moves(source, nr_moved, after.filled.saturating_sub(before.filled));
@@ -264,6 +283,15 @@ impl<H: Host> WindowWork<'_, H> {
             let counters = &self.device.ledger().counters;
             counters.moved_in.fetch_add(nr_moved, Relaxed);
             counters.filled.fetch_add(nr_filled, Relaxed);
+        }
+    }
+
+    fn teller(&self) -> Teller<'a, H> {
+        Teller {
+            host: self.host,
+            device: self.device,
+            direction: self.request.direction,
+            process: self.process,
         }
     }
 

@@ -11,8 +11,10 @@
 //! boot.
 
 use cohmem_frames::{FrameIndex, FrameRun, Withdrawal};
+use cohmem_uapi::{Cause, Event};
 
 use crate::{
+    history::Told,
     host::{Batch, Chunk, Host, Source},
     ledger::Ledger,
 };
@@ -39,7 +41,8 @@ pub fn frame_failed<H: Host>(
 ) -> Failure {
     match ledger.pool().withdraw(frame) {
         Ok(Withdrawal::WasFree) | Err(_) => return Failure::Contained,
-        Ok(Withdrawal::WasAllocated | Withdrawal::Already) => {}
+        Ok(Withdrawal::WasAllocated) => tell_lost(host, ledger, frame),
+        Ok(Withdrawal::Already) => {}
     }
     if !ledger.pool().is_allocated(frame) {
         return Failure::Contained;
@@ -59,6 +62,16 @@ pub fn frame_failed<H: Host>(
         }
     }
     Failure::StillHeld
+}
+
+fn tell_lost<H: Host>(host: &H, ledger: &Ledger<H>, frame: FrameIndex) {
+    let told = Told {
+        event: Event::Lost,
+        cause: Cause::Failure,
+        other: None,
+    };
+    let history = ledger.history();
+    history.write(host, told, [history.page_of(frame)]);
 }
 
 /// Sends a marked frame through the migration path with no destination.

@@ -171,7 +171,9 @@ fn count(nr_by_tier: &mut [u64; 4], tier: Tier, nr_pages: u64) {
 
 fn entry_of(place: Place, reason: Option<Reason>) -> PageEntry {
     match place {
-        Place::Absent | Place::Zero | Place::Forbidden => PageEntry::new(Tier::None, 0, reason),
+        Place::Absent | Place::Poisoned | Place::Zero | Place::Forbidden => {
+            PageEntry::new(Tier::None, 0, reason)
+        }
         Place::System { .. } => PageEntry::new(Tier::System, 0, reason),
         Place::Device { number, .. } => {
             PageEntry::new(Tier::Device, u8::try_from(number).unwrap_or(0), reason)

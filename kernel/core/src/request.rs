@@ -3,14 +3,15 @@
 
 use cohmem_frames::MAX_FRAMES;
 use cohmem_uapi::{
-    ATTACH_ALTMAP, Direction, FRAME_BYTES, MAX_ACCOUNTS, MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL,
-    MIGRATE_SHARED, PROC_SELF, QUERY_REASONS, QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED,
-    RANGE_ALIGN, args,
+    ATTACH_ALTMAP, Direction, FRAME_BYTES, HISTORY_ALL, HISTORY_STAYED, MAX_ACCOUNTS, MAX_MOVES,
+    MAX_OBJECTS, MAX_STUCK, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, PROC_SELF, QUERY_REASONS,
+    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, args,
 };
 
 use crate::{
     Errno,
-    accounts::{Limit, Whose},
+    accounts::{Holder, Limit, MAX_OBJECT, Whose},
+    history::Kind,
     host::{Host, Privilege, Span},
 };
 
@@ -133,26 +134,57 @@ impl QuotaRequest {
             QUOTA_DEFAULT | QUOTA_UNLIMITED | QUOTA_INHERITED,
         )?;
         let whose = if args.flags & QUOTA_DEFAULT == 0 {
-            Whose::User(args.user)
+            Whose::One(Holder::User(args.user))
         } else {
             require_zero(&[u64::from(args.user)])?;
             Whose::Default
         };
-        let limit = match args.flags & (QUOTA_UNLIMITED | QUOTA_INHERITED) {
-            0 => Limit::Frames(args.limit),
-            QUOTA_UNLIMITED => Limit::Unlimited,
-            QUOTA_INHERITED if whose != Whose::Default => Limit::Inherited,
-            _ => return Err(Errno::EINVAL),
-        };
-        if !matches!(limit, Limit::Frames(_)) {
-            require_zero(&[args.limit])?;
+        let limit = limit(args.flags, args.limit)?;
+        if limit == Limit::Inherited && whose == Whose::Default {
+            return Err(Errno::EINVAL);
         }
         // The number that says "no user" everywhere.
-        if args.limit > MAX_FRAMES || whose == Whose::User(u32::MAX) {
+        if args.limit > MAX_FRAMES || whose == Whose::One(Holder::User(u32::MAX)) {
             return Err(Errno::ERANGE);
         }
         Ok(Self { whose, limit })
     }
+
+    pub(crate) fn check_job(args: &args::Job) -> Result<Self, Errno> {
+        require_zero(&args.reserved)?;
+        require_zero(&[u64::from(args.pad)])?;
+        require_flags(args.flags, QUOTA_UNLIMITED | QUOTA_INHERITED)?;
+        let limit = limit(args.flags, args.limit)?;
+        if args.limit > MAX_FRAMES || args.job == 0 || args.job > MAX_OBJECT {
+            return Err(Errno::ERANGE);
+        }
+        let whose = Whose::One(Holder::Job(args.job));
+        Ok(Self { whose, limit })
+    }
+
+    /// What a run instance may hold.
+    pub(crate) fn check_run(args: &args::Run) -> Result<Limit, Errno> {
+        require_zero(&args.reserved)?;
+        require_zero(&[u64::from(args.pad)])?;
+        require_flags(args.flags, QUOTA_UNLIMITED)?;
+        let limit = limit(args.flags, args.limit)?;
+        if args.limit > MAX_FRAMES {
+            return Err(Errno::ERANGE);
+        }
+        Ok(limit)
+    }
+}
+
+/// The limit that two fields of a command say.
+fn limit(flags: u32, nr_frames: u64) -> Result<Limit, Errno> {
+    let limit = match flags & (QUOTA_UNLIMITED | QUOTA_INHERITED) {
+        0 => return Ok(Limit::Frames(nr_frames)),
+        QUOTA_UNLIMITED => Limit::Unlimited,
+        QUOTA_INHERITED => Limit::Inherited,
+        _ => return Err(Errno::EINVAL),
+    };
+    require_zero(&[nr_frames])?;
+    Ok(limit)
 }
 
 /// How many accounts to list, and where.
@@ -175,6 +207,79 @@ impl AccountsRequest {
         Ok(Self {
             nr_max: usize::try_from(args.nr_max).unwrap_or(0),
             accounts_ptr: args.accounts_ptr,
+        })
+    }
+}
+
+/// Which records to read, and where to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HistoryRequest {
+    pub(crate) is_of_all: bool,
+    pub(crate) kind: Kind,
+    /// `None`: all addresses.
+    pub(crate) span: Option<Span>,
+    pub(crate) nr_max: usize,
+    pub(crate) moves_ptr: u64,
+}
+
+impl HistoryRequest {
+    pub(crate) fn check<H: Host>(host: &H, args: &args::History) -> Result<Self, Errno> {
+        require_zero(&args.reserved)?;
+        require_flags(args.flags, HISTORY_ALL | HISTORY_STAYED)?;
+        let is_of_all = args.flags & HISTORY_ALL != 0;
+        if is_of_all && args.proc_fd != PROC_SELF {
+            return Err(Errno::EINVAL);
+        }
+        let span = if args.length == 0 {
+            require_zero(&[args.start])?;
+            None
+        } else {
+            Some(user_span(host, args.start, args.length)?)
+        };
+        if args.nr_max > MAX_MOVES {
+            return Err(Errno::EMSGSIZE);
+        }
+        if args.moves_ptr == 0 && args.nr_max != 0 {
+            return Err(Errno::EFAULT);
+        }
+        if is_of_all && !host.is_privileged(Privilege::Administrate) {
+            return Err(Errno::EPERM);
+        }
+        Ok(Self {
+            is_of_all,
+            kind: if args.flags & HISTORY_STAYED == 0 {
+                Kind::Moved
+            } else {
+                Kind::Stayed
+            },
+            span,
+            nr_max: usize::try_from(args.nr_max).unwrap_or(0),
+            moves_ptr: args.moves_ptr,
+        })
+    }
+}
+
+/// How many objects to list, and where.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ObjectsRequest {
+    pub(crate) nr_max: usize,
+    pub(crate) objects_ptr: u64,
+}
+
+impl ObjectsRequest {
+    pub(crate) fn check(args: &args::Objects) -> Result<Self, Errno> {
+        require_zero(&args.reserved)?;
+        require_zero(&[u64::from(args.pad)])?;
+        require_flags(args.flags, 0)?;
+        if args.nr_max > MAX_OBJECTS {
+            return Err(Errno::EMSGSIZE);
+        }
+        if args.objects_ptr == 0 && args.nr_max != 0 {
+            return Err(Errno::EFAULT);
+        }
+        Ok(Self {
+            nr_max: usize::try_from(args.nr_max).unwrap_or(0),
+            objects_ptr: args.objects_ptr,
         })
     }
 }

@@ -17,11 +17,11 @@ use cohmem_uapi::Reason;
 
 use crate::{
     Errno,
-    accounts::AccountIndex,
     classify::{Origin, Verdict},
     device::Device,
     host::{Batch, Host, Mapping, PageFacts, Point, Source, WINDOW_PAGES},
     ledger::Ledger,
+    payers::Payers,
 };
 
 /// What became of one page.
@@ -62,6 +62,8 @@ pub(crate) struct Scratch<H: Host> {
     pub(crate) mappings: H::Buffer<Mapping>,
     pub(crate) verdicts: H::Buffer<Verdict>,
     pub(crate) fates: H::Buffer<Fate>,
+    /// Where pages that moved to a device are on it.
+    pub(crate) frames: H::Buffer<FrameIndex>,
 }
 
 impl<H: Host> Scratch<H> {
@@ -73,6 +75,7 @@ impl<H: Host> Scratch<H> {
             mappings: host.new_buffer(WINDOW_PAGES, Mapping::Absent)?,
             verdicts: host.new_buffer(WINDOW_PAGES, Verdict::Absent)?,
             fates: host.new_buffer(WINDOW_PAGES, Fate::Stays(Reason::Raced))?,
+            frames: host.new_buffer(WINDOW_PAGES, FrameIndex::new(0))?,
         })
     }
 
@@ -103,6 +106,8 @@ pub(crate) enum Destination<'a, H: Host> {
     Device {
         device: &'a Device<H>,
         supply: Supply,
+        /// Entry i of the batch came to `frames[i]`.
+        frames: &'a mut [FrameIndex],
     },
     System {
         stock: &'a mut H::Stock,
@@ -114,8 +119,15 @@ impl<H: Host> Destination<'_, H> {
     /// Gives entry `index` a destination; else tells what there is none of.
     fn assign(&mut self, host: &H, batch: &mut H::Batch<'_>, index: usize) -> Result<(), Reason> {
         match self {
-            Self::Device { device, supply } => {
+            Self::Device {
+                device,
+                supply,
+                frames,
+            } => {
                 let frame = supply.next(host, device.ledger())?;
+                if let Some(slot) = frames.get_mut(index) {
+                    *slot = frame;
+                }
                 match device.chunk_of(frame) {
                     Some(chunk) => batch.assign_frame(index, chunk, frame),
                     // No chunk covers the frame: it stays handed out, which detach will name.
@@ -133,19 +145,19 @@ impl<H: Host> Destination<'_, H> {
     }
 }
 
-/// Frames taken from a ledger in runs, charged to one account, handed out one by one.
+/// Frames taken from a ledger in runs, charged to the same payers, handed out one by one.
 #[derive(Debug)]
 pub(crate) struct Supply {
-    payer: AccountIndex,
+    payers: Option<Payers>,
     next: u64,
     end: u64,
     nr_wanted: u64,
 }
 
 impl Supply {
-    pub(crate) const fn new(payer: AccountIndex, nr_wanted: u64) -> Self {
+    pub(crate) const fn new(payers: Option<Payers>, nr_wanted: u64) -> Self {
         Self {
-            payer,
+            payers,
             next: 0,
             end: 0,
             nr_wanted,
@@ -154,7 +166,7 @@ impl Supply {
 
     fn next<H: Host>(&mut self, host: &H, ledger: &Ledger<H>) -> Result<FrameIndex, Reason> {
         if self.next >= self.end {
-            let run = ledger.take(host, self.payer, self.nr_wanted.max(1))?;
+            let run = ledger.take(host, self.payers, self.nr_wanted.max(1))?;
             self.next = run.start().get();
             self.end = self.next.saturating_add(run.len());
         }
@@ -238,7 +250,7 @@ pub(crate) fn carry<H: Host>(
         };
     }
     let returned = match destination {
-        Destination::Device { device, supply } => supply.give_back(device.ledger()),
+        Destination::Device { device, supply, .. } => supply.give_back(device.ledger()),
         Destination::System { .. } => Ok(()),
     };
     host.reached(Point::Filled);

@@ -45,6 +45,8 @@ pub(crate) mod seen {
     pub(crate) const ERROR: u8 = 0xff;
     pub(crate) const NOTHING: u8 = 0;
     pub(crate) const ZERO_PAGE: u8 = 0x10;
+    /// Private memory of this device; that of another is as if it were not there.
+    pub(crate) const PRIVATE_HERE: u8 = 0x20;
     pub(crate) const ON_THIS_DEVICE: u8 = 0x40;
     pub(crate) const ON_OTHER_DEVICE: u8 = 0x50;
     pub(crate) const READABLE: u8 = 1;

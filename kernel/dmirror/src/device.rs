@@ -29,7 +29,7 @@ use cohmem_ksys::{
     sync::{self, ReadGuard, RwLock},
 };
 
-use crate::{file::File, gup::GupFile, sys::start_of};
+use crate::{file::File, gup::GupFile, migrate, sys::start_of};
 
 /// Frames of a device: 256 MiB.
 const NR_FRAMES: u64 = (256 << 20) / PAGE_BYTES;
@@ -39,7 +39,7 @@ const WAIT_MS: u64 = 100;
 
 const NR_DEVICES: usize = 4;
 /// The kernel's suite has devices with private memory at 0 and 1, and with coherent memory at 2 and 3.
-/// The first two have no memory here: they only mirror, which the suite needs of them for the others.
+/// Without private memory in the kernel the first two only mirror.
 const NAMES: [&CStr; NR_DEVICES] = [
     c"hmm_dmirror0",
     c"hmm_dmirror1",
@@ -49,6 +49,15 @@ const NAMES: [&CStr; NR_DEVICES] = [
 /// Tell the devices' memory apart by their addresses.
 static OWNERS: [u8; NR_DEVICES] = [0; NR_DEVICES];
 
+/// What memory a device has.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    /// The processor cannot reach it.
+    Private,
+    /// At this physical address.
+    Coherent(u64),
+}
+
 /// Everything that the module offers.
 pub(crate) struct Devices {
     _nodes: [Option<DeviceNode<File>>; NR_DEVICES],
@@ -57,15 +66,15 @@ pub(crate) struct Devices {
 
 impl Module for Devices {
     fn load() -> Result<Self, Errno> {
-        let starts = [
-            None,
-            None,
-            Some(start_of(0).ok_or(Errno::EINVAL)?),
-            Some(start_of(1).ok_or(Errno::EINVAL)?),
+        let kinds = [
+            Kind::Private,
+            Kind::Private,
+            Kind::Coherent(start_of(0).ok_or(Errno::EINVAL)?),
+            Kind::Coherent(start_of(1).ok_or(Errno::EINVAL)?),
         ];
         let mut nodes: [Option<DeviceNode<File>>; NR_DEVICES] = [None, None, None, None];
-        for (((node, name), owner), start) in nodes.iter_mut().zip(NAMES).zip(&OWNERS).zip(starts) {
-            let device = Shared::new(Device::new(start, owner)?)?;
+        for (((node, name), owner), kind) in nodes.iter_mut().zip(NAMES).zip(&OWNERS).zip(kinds) {
+            let device = Shared::new(Device::new(kind, owner)?)?;
             *node = Some(DeviceNode::new(name, device)?);
         }
         // The kernel's own, if it has one, serves as well.
@@ -89,8 +98,7 @@ impl Module for Devices {
 #[derive(Debug)]
 pub(crate) struct Device {
     owner: Owner,
-    /// Of its memory, if it has any.
-    start: Option<u64>,
+    kind: Kind,
     pool: Shared<FramePool<Words>>,
     memory: RwLock<Memory>,
     /// Files may be opened. Ordering: a stale `false` only refuses a file.
@@ -147,12 +155,12 @@ impl FrameKeeper for Keeper {
 }
 
 impl Device {
-    fn new(start: Option<u64>, owner: &'static u8) -> Result<Self, Errno> {
+    fn new(kind: Kind, owner: &'static u8) -> Result<Self, Errno> {
         let words = Words::zeroed(words_needed(NR_FRAMES))?;
         let pool = FramePool::new(words, NR_FRAMES).map_err(|_size| Errno::EOVERFLOW)?;
         Ok(Self {
             owner: Owner::new(owner),
-            start,
+            kind,
             pool: Shared::new(pool)?,
             memory: RwLock::new(Memory::default())?,
             is_open: AtomicBool::new(false),
@@ -163,8 +171,20 @@ impl Device {
         self.owner
     }
 
+    /// Its memory is private: the processor cannot reach it.
+    pub(crate) fn is_private(&self) -> bool {
+        matches!(self.kind, Kind::Private)
+    }
+
     pub(crate) fn pool(&self) -> &FramePool<Words> {
         &self.pool
+    }
+
+    /// Takes back a frame that was handed out and not used.
+    pub(crate) fn give_back(&self, frame: FrameIndex) {
+        if self.pool.free(frame).is_err() {
+            cohmem_ksys::complain();
+        }
     }
 
     /// Counts a file that is being opened.
@@ -201,7 +221,7 @@ impl Device {
     ///
     /// # Errors
     ///
-    /// `EOPNOTSUPP`: the device has none. Those of [`Claim::new`] and [`Chunk::register`].
+    /// Those of [`Claim::of_private`] or [`Claim::new`], and of [`Chunk::register`].
     pub(crate) fn memory(&self) -> Result<ReadGuard<'_, Memory>, Errno> {
         loop {
             let memory = self.memory.read();
@@ -217,11 +237,14 @@ impl Device {
     }
 
     fn register(&self) -> Result<Chunk<Keeper>, Errno> {
-        let start = self.start.ok_or(Errno::EOPNOTSUPP)?;
-        let claim = Claim::new(start, NR_FRAMES.saturating_mul(PAGE_BYTES))?;
+        let bytes = NR_FRAMES.saturating_mul(PAGE_BYTES);
+        let claim = match self.kind {
+            Kind::Private => Claim::of_private(bytes)?,
+            Kind::Coherent(start) => Claim::new(start, bytes)?,
+        };
         let spec = Spec {
             owner: self.owner,
-            phys: start,
+            phys: claim.start(),
             nr_frames: NR_FRAMES,
             first: FrameIndex::new(0),
             nr_metadata: 0,
@@ -250,7 +273,7 @@ impl Device {
                     return Err(Errno::ENOMEM);
                 }
                 let mut batch = chunk.collect(run, &mut arrays);
-                has_moved |= crate::migrate::carry_home(&mut batch, nr_frames, &mut stock) != 0;
+                has_moved |= migrate::carry_home(&mut batch, nr_frames, self, &mut stock) != 0;
                 drop(batch);
                 sync::relax();
             }

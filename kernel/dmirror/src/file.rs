@@ -33,7 +33,7 @@ impl OpenFile for File {
     type Node = Shared<Device>;
 
     fn open(device: &Shared<Device>) -> Result<Self, Errno> {
-        let mirror = Mirror::new(&Mm::of_caller()?)?;
+        let mirror = Mirror::of_device(&Mm::of_caller()?, device.owner())?;
         device.add_file()?;
         Ok(Self {
             mirror,
@@ -55,8 +55,11 @@ impl OpenFile for File {
             }
             abi::SNAPSHOT => self.snapshot(span, &mut args)?,
             abi::RELEASE => self.device.release()?,
-            // The kernel offers exclusive access only with private device memory.
-            abi::EXCLUSIVE | abi::CHECK_EXCLUSIVE => return Err(Errno::EOPNOTSUPP),
+            abi::EXCLUSIVE => self.take_exclusively(span, &mut args)?,
+            abi::CHECK_EXCLUSIVE if self.mirror.lock().has_exclusive(span) => {
+                return Err(Errno::EPERM);
+            }
+            abi::CHECK_EXCLUSIVE => {}
             _ => return Err(Errno::EINVAL),
         }
         write_plain(arg, &args)
@@ -202,6 +205,13 @@ impl File {
         self.copy_out(span, OnMiss::Fail, args)
     }
 
+    /// Takes the span away from the processor, and reads back what is there: `ENOENT` when a processor was
+    /// faster than the reading.
+    fn take_exclusively(&self, span: Span, args: &mut Command) -> Result<(), Errno> {
+        self.mirror.make_exclusive(span, &mut WalkRoom::new()?)?;
+        self.copy_out(span, OnMiss::Fail, args)
+    }
+
     fn snapshot(&self, span: Span, args: &mut Command) -> Result<(), Errno> {
         let mut room = WalkRoom::new()?;
         let mut start = span.start;
@@ -238,9 +248,11 @@ impl File {
         if !entry.is_present() {
             return seen::NOTHING;
         }
-        let kind = if entry.is_of(self.device.owner()) {
+        let kind = if entry.is_private() {
+            seen::PRIVATE_HERE
+        } else if entry.is_of(self.device.owner()) {
             seen::ON_THIS_DEVICE
-        } else if entry.is_coherent() {
+        } else if entry.is_device() {
             seen::ON_OTHER_DEVICE
         } else if entry.is_zero_page() {
             seen::ZERO_PAGE

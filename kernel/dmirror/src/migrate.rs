@@ -27,18 +27,23 @@ const WINDOW_BYTES: u64 = WINDOW_PAGES as u64 * PAGE_BYTES;
 /// # Errors
 ///
 /// `EINVAL`: a part of the span is not mapped, not readable, or of a kind that cannot move; what lies
-/// before has moved. Those of [`Device::memory`].
+/// before has moved. `ENOMEM`: there is no room for the content of private memory. Those of
+/// [`Device::memory`].
 pub(crate) fn to_device(device: &Device, mirror: &Mirror, span: Span) -> Result<(), Errno> {
     let mut arrays = Arrays::new()?;
+    let mut content = Stock::of_content()?;
     let mut start = span.start;
     while start < span.end {
         let memory = device.memory()?;
         let chunk = memory.chunk().ok_or(Errno::EIO)?;
+        if device.is_private() && content.refill(window_pages(start, span.end)) == 0 {
+            return Err(Errno::ENOMEM);
+        }
         let space = mirror.space().ok_or(Errno::EINVAL)?;
         let mut locked = space.lock()?;
         let window = window_of(&locked, start, span.end)?;
         let mut batch = locked.collect(window, Select::System, &mut arrays)?;
-        carry_out(&mut batch, nr_pages(window), device, chunk);
+        carry_out(&mut batch, nr_pages(window), device, chunk, &mut content);
         drop(batch);
         drop(locked);
         drop(memory);
@@ -59,15 +64,15 @@ pub(crate) fn to_system(device: &Device, mirror: &Mirror, span: Span) -> Result<
     let mut nr_moved = 0u64;
     let mut start = span.start;
     while start < span.end {
-        let nr_wanted = (span.end - start).min(WINDOW_BYTES) / PAGE_BYTES;
-        if stock.refill(usize::try_from(nr_wanted).unwrap_or(WINDOW_PAGES)) == 0 {
+        if stock.refill(window_pages(start, span.end)) == 0 {
             return Err(Errno::ENOMEM);
         }
         let space = mirror.space().ok_or(Errno::EINVAL)?;
         let mut locked = space.lock()?;
         let window = window_of(&locked, start, span.end)?;
         let mut batch = locked.collect(window, Select::Device(device.owner()), &mut arrays)?;
-        nr_moved = nr_moved.saturating_add(carry_home(&mut batch, nr_pages(window), &mut stock));
+        let nr_pages = nr_pages(window);
+        nr_moved = nr_moved.saturating_add(carry_home(&mut batch, nr_pages, device, &mut stock));
         drop(batch);
         drop(locked);
         start = window.end;
@@ -104,8 +109,19 @@ fn nr_pages(span: Span) -> usize {
     usize::try_from(span.end.saturating_sub(span.start) / PAGE_BYTES).unwrap_or(0)
 }
 
-/// Gives each page of the batch that can move a frame.
-fn carry_out(batch: &mut Batch<'_>, nr_pages: usize, device: &Device, chunk: &Chunk<Keeper>) {
+/// Pages of the first window of `start..end`, at most.
+fn window_pages(start: u64, end: u64) -> usize {
+    usize::try_from((end - start) / PAGE_BYTES).map_or(WINDOW_PAGES, |nr| nr.min(WINDOW_PAGES))
+}
+
+/// Gives each page of the batch that can move a frame, and one of private memory a page of `content`.
+fn carry_out(
+    batch: &mut Batch<'_>,
+    nr_pages: usize,
+    device: &Device,
+    chunk: &Chunk<Keeper>,
+    content: &mut Stock,
+) {
     let mut frames = Frames {
         device,
         run: None,
@@ -125,7 +141,12 @@ fn carry_out(batch: &mut Batch<'_>, nr_pages: usize, device: &Device, chunk: &Ch
         let Some(frame) = frames.next() else {
             break;
         };
-        batch.assign_frame(index, chunk, frame);
+        if !device.is_private() {
+            batch.assign_frame(index, chunk, frame);
+        } else if !batch.assign_private_frame(index, chunk, frame, content) {
+            device.give_back(frame);
+            break;
+        }
         if source == Source::Hole {
             batch.zero(index);
         } else if batch.copy(index).is_err() {
@@ -136,13 +157,19 @@ fn carry_out(batch: &mut Batch<'_>, nr_pages: usize, device: &Device, chunk: &Ch
 }
 
 /// Gives each page of the batch that can move a system page; returns how many moved.
-pub(crate) fn carry_home(batch: &mut Batch<'_>, nr_pages: usize, stock: &mut Stock) -> u64 {
+pub(crate) fn carry_home(
+    batch: &mut Batch<'_>,
+    nr_pages: usize,
+    device: &Device,
+    stock: &mut Stock,
+) -> u64 {
     for index in 0..nr_pages {
         let Source::Page(facts) = batch.source(index) else {
             continue;
         };
-        // One more reference is one more writer, after our copy maybe (mm/migrate_device.c lets it pass).
-        if facts.refs != 1 || facts.is_poisoned {
+        // One more reference is one more writer, after our copy maybe (mm/migrate_device.c lets it pass). Not
+        // to private memory, which is reached by the device alone.
+        if facts.refs != 1 && !device.is_private() || facts.is_poisoned {
             continue;
         }
         if !batch.assign_system(index, stock) {
@@ -182,9 +209,7 @@ impl Iterator for Frames<'_> {
 impl Drop for Frames<'_> {
     fn drop(&mut self) {
         for frame in self.run.into_iter().flat_map(FrameRun::iter) {
-            if self.device.pool().free(frame).is_err() {
-                cohmem_ksys::complain();
-            }
+            self.device.give_back(frame);
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The ioctl commands: which node takes which, and how their arguments travel.
 
-use cohmem_kcore::{DeviceId, Driver, Errno};
+use cohmem_kcore::{Driver, Errno, OpenNode};
 use cohmem_ksys::process::{Plain, read_plain, write_plain};
 use cohmem_uapi::{args, ioctl};
 
@@ -9,11 +9,11 @@ use crate::{host::Kernel, sys::entry};
 
 /// The node that a command came in on.
 #[derive(Clone, Copy)]
-pub(crate) enum Node {
+pub(crate) enum Node<'a> {
     /// `/dev/cohmem`.
     Control,
     /// `/dev/cohmemN`, as it was when it was opened.
-    Device(DeviceId),
+    Device(&'a OpenNode),
 }
 
 /// When the argument goes back to the caller.
@@ -26,7 +26,7 @@ enum CopyBack {
 /// Runs a command of a node; `arg` is the address of its argument.
 pub(crate) fn run(
     driver: &Driver<Kernel>,
-    node: Node,
+    node: Node<'_>,
     command: u32,
     arg: u64,
 ) -> Result<(), Errno> {
@@ -44,22 +44,41 @@ pub(crate) fn run(
             Ok(())
         }),
         (Node::Control, ioctl::LIST) => with_args(arg, OnSuccess, |args| driver.list(args)),
-        (Node::Device(id), ioctl::INFO) => with_args(arg, OnSuccess, |args| driver.info(id, args)),
-        (Node::Device(id), ioctl::MIGRATE) => {
-            with_args(arg, OnSuccess, |args| driver.migrate(id, args))
+        (Node::Control, ioctl::RANGE) => with_args(arg, OnSuccess, |args| driver.range(args)),
+        (Node::Device(node), ioctl::INFO) => {
+            with_args(arg, OnSuccess, |args| driver.info(node.id(), args))
         }
-        (Node::Device(id), ioctl::QUERY) => {
-            with_args(arg, OnSuccess, |args| driver.query(id, args))
+        (Node::Device(node), ioctl::MIGRATE) => {
+            with_args(arg, OnSuccess, |args| driver.migrate(node, args))
         }
-        (Node::Device(id), ioctl::SET_QUOTA) => {
+        (Node::Device(node), ioctl::HISTORY) => {
+            with_args(arg, OnSuccess, |args| driver.history(node.id(), args))
+        }
+        (Node::Device(node), ioctl::QUERY) => {
+            with_args(arg, OnSuccess, |args| driver.query(node.id(), args))
+        }
+        (Node::Device(node), ioctl::SET_QUOTA) => {
             with_args(arg, OnSuccess, |args: &mut args::Quota| {
-                driver.set_quota(id, args)
+                driver.set_quota(node.id(), args)
             })
         }
-        (Node::Device(id), ioctl::ACCOUNTS) => {
-            with_args(arg, OnSuccess, |args| driver.accounts(id, args))
+        (Node::Device(node), ioctl::ACCOUNTS) => {
+            with_args(arg, OnSuccess, |args| driver.accounts(node.id(), args))
         }
-        (Node::Device(id), ioctl::EVICT) => with_args(arg, Always, |args| driver.evict(id, args)),
+        (Node::Device(node), ioctl::SET_JOB) => {
+            with_args(arg, OnSuccess, |args: &mut args::Job| {
+                driver.set_job(node.id(), args)
+            })
+        }
+        (Node::Device(node), ioctl::SET_RUN) => {
+            with_args(arg, OnSuccess, |args| driver.set_run(node, args))
+        }
+        (Node::Device(node), ioctl::OBJECTS) => {
+            with_args(arg, OnSuccess, |args| driver.objects(node.id(), args))
+        }
+        (Node::Device(node), ioctl::EVICT) => {
+            with_args(arg, Always, |args| driver.evict(node.id(), args))
+        }
         #[cfg(hooks)]
         (Node::Control, _) => crate::hooks::command(command, arg),
         _ => Err(Errno::ENOTTY),

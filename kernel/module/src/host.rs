@@ -4,7 +4,7 @@
 mod chunk;
 mod space;
 
-use core::fmt::Debug;
+use core::{fmt::Debug, ops::Range};
 
 use cohmem_kcore::{
     Errno,
@@ -14,6 +14,7 @@ use cohmem_kcore::{
 use cohmem_ksys::{
     arrays::Arrays,
     batch::Batch,
+    group::Group,
     memory::{Buffer, Shared, Words},
     page::Page,
     process::{self, Mm},
@@ -21,9 +22,10 @@ use cohmem_ksys::{
     stock::{self, Stock},
     sync::{self, RwLock},
 };
+use cohmem_uapi::args;
 
 use self::chunk::Chunk;
-use crate::sys::chardev;
+use crate::sys::{chardev, trace};
 
 /// Bytes of a chunk: bounds how long its struct pages take to set up, and how much one that held mapped
 /// poison takes with it.
@@ -44,6 +46,7 @@ impl Host for Kernel {
     type Arrays = Arrays;
     type Stock = Stock;
     type Batch<'b> = Batch<'b>;
+    type Group = Group;
 
     fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<RwLock<T>, Errno> {
         RwLock::new(value)
@@ -123,6 +126,14 @@ impl Host for Kernel {
         process::real_user()
     }
 
+    fn calling_process(&self) -> u32 {
+        process::calling_process()
+    }
+
+    fn control_group(&self) -> Group {
+        Group::of_caller()
+    }
+
     fn own_space(&self) -> Result<Mm, Errno> {
         Mm::of_caller()
     }
@@ -141,6 +152,18 @@ impl Host for Kernel {
 
     fn claim(&self, phys: u64, bytes: u64) -> Result<Claim, Errno> {
         Claim::new(phys, bytes)
+    }
+
+    fn soft_reserved_from(&self, phys: u64) -> Option<Range<u64>> {
+        range::soft_reserved_from(phys)
+    }
+
+    fn claim_in(&self, range: Range<u64>) -> Option<Range<u64>> {
+        range::claim_in(range)
+    }
+
+    fn holds_ram(&self, range: Range<u64>) -> bool {
+        range::holds_ram(range)
     }
 
     fn register(
@@ -190,6 +213,14 @@ impl Host for Kernel {
 
     fn now_ms(&self) -> u64 {
         sync::now_ms()
+    }
+
+    fn now_ns(&self) -> u64 {
+        sync::now_ns()
+    }
+
+    fn trace(&self, device: u32, told: &args::Move) {
+        trace::trace(device, told);
     }
 
     #[cfg(hooks)]

@@ -6,3 +6,4 @@ pub(crate) mod chardev;
 pub(crate) mod entry;
 pub(crate) mod power;
 pub(crate) mod sysfs;
+pub(crate) mod trace;

@@ -15,6 +15,7 @@
 struct anon_vma;
 struct attribute;
 struct attribute_group;
+struct cgroup;
 struct class;
 struct dentry;
 struct dev_ext_attribute;
@@ -39,8 +40,9 @@ struct xarray;
 
 /* memory.c: allocation and the state of system memory */
 void *cohmem_kvzalloc(size_t bytes);
-struct page *cohmem_alloc_page(void);
-unsigned long cohmem_alloc_pages_bulk(unsigned long nr_pages, struct page **pages);
+struct page *cohmem_alloc_page(bool is_movable);
+unsigned long cohmem_alloc_pages_bulk(bool is_movable, unsigned long nr_pages,
+				      struct page **pages);
 void cohmem_put_page(struct page *page);
 u64 cohmem_free_swap_pages(void);
 u64 cohmem_total_pages(void);
@@ -48,6 +50,8 @@ u64 cohmem_total_pages(void);
 /* page.c: one page */
 struct page *cohmem_pfn_to_page(unsigned long pfn);
 unsigned long cohmem_page_to_pfn(struct page *page);
+struct page *cohmem_page_content(struct page *page);
+void cohmem_page_set_content(struct page *page, struct page *content);
 void *cohmem_page_address(struct page *page);
 struct cohmem_page_facts {
 	bool is_zero;
@@ -97,6 +101,12 @@ bool cohmem_vma_is_readable(const struct vm_area_struct *vma);
 bool cohmem_vma_awaits_userfault(struct vm_area_struct *vma);
 bool cohmem_vma_is_anonymous(struct vm_area_struct *vma);
 unsigned int cohmem_hmm_map_order(unsigned long entry);
+enum cohmem_pte_kind {
+	COHMEM_PTE_NO_TABLE,
+	COHMEM_PTE_POISONED,
+	COHMEM_PTE_OTHER,
+};
+enum cohmem_pte_kind cohmem_pte_kind(struct mm_struct *mm, unsigned long address);
 bool cohmem_mm_has_swapped_pages(struct mm_struct *mm);
 
 /* process.c: the calling task and its address space */
@@ -107,13 +117,19 @@ int cohmem_mmap_read_lock_killable(struct mm_struct *mm);
 void cohmem_mmap_read_unlock(struct mm_struct *mm);
 u64 cohmem_user_end(void);
 u32 cohmem_real_user(void);
+u32 cohmem_current_process(void);
+void cohmem_mm_process(struct mm_struct *mm, u32 *number, u64 *began_ns);
+struct cgroup *cohmem_own_cgroup(void);
+u64 cohmem_cgroup_number_at(struct cgroup *group, int level);
+void cohmem_cgroup_put(struct cgroup *group);
 bool cohmem_is_killed(void);
 bool cohmem_is_signalled(void);
 unsigned long cohmem_copy_from_user(void *to, u64 from, size_t bytes);
 unsigned long cohmem_copy_to_user(u64 to, const void *from, size_t bytes);
 
-/* pagemap.c: coherent device memory */
-void cohmem_pagemap_fill(struct dev_pagemap *pagemap, u64 phys, u64 bytes, void *owner);
+/* pagemap.c: device memory */
+void cohmem_pagemap_fill(struct dev_pagemap *pagemap, bool is_private, u64 phys, u64 bytes,
+			 void *owner);
 void cohmem_pagemap_set_altmap(struct dev_pagemap *pagemap, u64 nr_metadata);
 struct dev_pagemap *cohmem_page_pagemap(struct page *page);
 void cohmem_device_page_init(struct page *page);
@@ -125,9 +141,11 @@ u64 cohmem_pluggable_end(void);
 bool cohmem_overlaps_ram(u64 phys, u64 bytes);
 int cohmem_walk_soft_reserved(u64 start, u64 end, void *arg,
 			      int (*visit)(struct resource *, void *));
+int cohmem_walk_claims(u64 start, u64 end, void *arg, int (*visit)(struct resource *, void *));
 u64 cohmem_resource_start(const struct resource *resource);
 u64 cohmem_resource_end(const struct resource *resource);
 bool cohmem_request_range(u64 phys, u64 bytes);
+int cohmem_request_free_addresses(u64 bytes, u64 *phys);
 void cohmem_release_range(u64 phys, u64 bytes);
 int cohmem_first_node(void);
 int cohmem_next_node(int node);
@@ -155,6 +173,7 @@ bool cohmem_refcount_dec_and_test(refcount_t *count);
 void cohmem_relax(void);
 long cohmem_ms_to_jiffies(u64 milliseconds);
 u64 cohmem_now_ms(void);
+u64 cohmem_now_ns(void);
 unsigned int cohmem_next_online_cpu(int cpu);
 unsigned int cohmem_nr_cpus(void);
 long cohmem_call_on_cpu(int cpu, long (*call)(void *), void *arg);
@@ -181,7 +200,10 @@ bool cohmem_interval_must_retry(struct mmu_interval_notifier *notifier, unsigned
 bool cohmem_notifier_may_block(const struct mmu_notifier_range *range);
 struct page *cohmem_hmm_page(unsigned long entry);
 bool cohmem_page_is_zero(const struct page *page);
-const void *cohmem_coherent_owner(struct page *page);
+const void *cohmem_device_owner(struct page *page);
+bool cohmem_page_is_private(struct page *page);
+bool cohmem_notifier_is_exclusive_for(const struct mmu_notifier_range *range, const void *owner);
+struct page *cohmem_make_exclusive(struct mm_struct *mm, unsigned long address, void *owner);
 
 /* xarray.c: sparse arrays */
 void cohmem_xa_init(struct xarray *array);
@@ -193,6 +215,22 @@ void *cohmem_inode_private(const struct inode *inode);
 struct dentry *cohmem_debugfs_create_file(const char *name, unsigned short mode, void *data,
 					  const struct file_operations *operations);
 struct page *cohmem_alloc_zeroed_page(void);
+
+/* trace.c, in the driver only: tracepoints */
+struct cohmem_traced {
+	u64 start;
+	u64 frame;
+	u32 device;
+	u32 nr_pages;
+	u32 process;
+	u32 by;
+	u8 event;
+	u8 cause;
+	u8 reason;
+	u8 other;
+};
+void cohmem_trace_moved(const struct cohmem_traced *traced);
+void cohmem_trace_stayed(const struct cohmem_traced *traced);
 
 /* hooks.c, in a module with test hooks only */
 bool cohmem_page_is_orphan(struct page *page);
@@ -207,5 +245,6 @@ int cohmem_module_init(void);
 void cohmem_module_exit(void);
 void cohmem_frame_freed(struct page *page);
 int cohmem_memory_failed(struct dev_pagemap *pagemap, unsigned long pfn, unsigned long nr_pages);
+int cohmem_page_touched(struct vm_area_struct *vma, unsigned long address, struct page *page);
 
 #endif /* COHMEM_HELPERS_H */

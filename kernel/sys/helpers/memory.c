@@ -14,14 +14,17 @@ void *cohmem_kvzalloc(size_t bytes)
 }
 
 /* Tries hard, but calls no OOM killer and leaves the reserves alone. */
-struct page *cohmem_alloc_page(void)
+struct page *cohmem_alloc_page(bool is_movable)
 {
-	return alloc_page(GFP_HIGHUSER_MOVABLE | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	const gfp_t gfp = is_movable ? GFP_HIGHUSER_MOVABLE : GFP_HIGHUSER;
+
+	return alloc_page(gfp | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 }
 
-unsigned long cohmem_alloc_pages_bulk(unsigned long nr_pages, struct page **pages)
+unsigned long cohmem_alloc_pages_bulk(bool is_movable, unsigned long nr_pages, struct page **pages)
 {
-	const gfp_t gfp = GFP_HIGHUSER_MOVABLE | __GFP_NORETRY | __GFP_NOWARN;
+	const gfp_t gfp = (is_movable ? GFP_HIGHUSER_MOVABLE : GFP_HIGHUSER) | __GFP_NORETRY |
+			  __GFP_NOWARN;
 
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 14, 0)
 	return alloc_pages_bulk(gfp, nr_pages, pages);

@@ -8,6 +8,7 @@
  */
 #include <linux/highmem.h>
 #include <linux/ksm.h>
+#include <linux/memremap.h>
 #include <linux/mm.h>
 #include <linux/page-flags.h>
 #include <linux/pagemap.h>
@@ -25,9 +26,20 @@ unsigned long cohmem_page_to_pfn(struct page *page)
 	return page_to_pfn(page);
 }
 
+/* The page that holds its content: that of a private page is kept beside it. */
+struct page *cohmem_page_content(struct page *page)
+{
+	return is_device_private_page(page) ? page->zone_device_data : page;
+}
+
+void cohmem_page_set_content(struct page *page, struct page *content)
+{
+	page->zone_device_data = content;
+}
+
 void *cohmem_page_address(struct page *page)
 {
-	return page_address(page);
+	return page_address(cohmem_page_content(page));
 }
 
 /* All tests at once: one call a page, and no decision. */
@@ -85,7 +97,7 @@ void cohmem_page_unlock(struct page *page)
 
 void cohmem_page_clear(struct page *page)
 {
-	clear_highpage(page);
+	clear_highpage(cohmem_page_content(page));
 }
 
 void cohmem_page_set_poisoned(struct page *page)

@@ -28,18 +28,31 @@ static int memory_failure_op(struct dev_pagemap *pagemap, unsigned long pfn,
 	return cohmem_memory_failed(pagemap, pfn, nr_pages);
 }
 
+#ifdef CONFIG_DEVICE_PRIVATE
+static vm_fault_t migrate_to_ram(struct vm_fault *vmf)
+{
+	const int error = cohmem_page_touched(vmf->vma, vmf->address, vmf->page);
+
+	return error ? vmf_error(error) : 0;
+}
+#endif
+
 static const struct dev_pagemap_ops pagemap_ops = {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 19, 0)
 	.folio_free = folio_free,
 #else
 	.page_free = page_free,
 #endif
+#ifdef CONFIG_DEVICE_PRIVATE
+	.migrate_to_ram = migrate_to_ram,
+#endif
 	.memory_failure = memory_failure_op,
 };
 
-void cohmem_pagemap_fill(struct dev_pagemap *pagemap, u64 phys, u64 bytes, void *owner)
+void cohmem_pagemap_fill(struct dev_pagemap *pagemap, bool is_private, u64 phys, u64 bytes,
+			 void *owner)
 {
-	pagemap->type = MEMORY_DEVICE_COHERENT;
+	pagemap->type = is_private ? MEMORY_DEVICE_PRIVATE : MEMORY_DEVICE_COHERENT;
 	pagemap->ops = &pagemap_ops;
 	pagemap->owner = owner;
 	pagemap->nr_range = 1;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Resource and node macros; where the firmware's reservations are kept differs between kernels. */
+#include <linux/err.h>
 #include <linux/ioport.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
@@ -38,6 +39,13 @@ int cohmem_walk_soft_reserved(u64 start, u64 end, void *arg,
 #endif
 }
 
+/* Calls `visit` for what somebody has claimed of start..=end, by ascending address. */
+int cohmem_walk_claims(u64 start, u64 end, void *arg, int (*visit)(struct resource *, void *))
+{
+	return walk_iomem_res_desc(IORES_DESC_NONE, IORESOURCE_MEM | IORESOURCE_BUSY, start, end,
+				   arg, visit);
+}
+
 u64 cohmem_resource_start(const struct resource *resource)
 {
 	return resource->start;
@@ -51,6 +59,21 @@ u64 cohmem_resource_end(const struct resource *resource)
 bool cohmem_request_range(u64 phys, u64 bytes)
 {
 	return request_mem_region(phys, bytes, "cohmem");
+}
+
+/* Addresses that nothing answers at, which is what private memory has. */
+int cohmem_request_free_addresses(u64 bytes, u64 *phys)
+{
+#ifdef CONFIG_DEVICE_PRIVATE
+	struct resource *resource = request_free_mem_region(&iomem_resource, bytes, "cohmem");
+
+	if (IS_ERR(resource))
+		return PTR_ERR(resource);
+	*phys = resource->start;
+	return 0;
+#else
+	return -EOPNOTSUPP;
+#endif
 }
 
 void cohmem_release_range(u64 phys, u64 bytes)

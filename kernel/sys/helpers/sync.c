@@ -57,6 +57,11 @@ u64 cohmem_now_ms(void)
 	return ktime_to_ms(ktime_get());
 }
 
+u64 cohmem_now_ns(void)
+{
+	return ktime_get_ns();
+}
+
 unsigned int cohmem_next_online_cpu(int cpu)
 {
 	return cpumask_next(cpu, cpu_online_mask);

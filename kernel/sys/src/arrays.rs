@@ -16,9 +16,14 @@ pub struct Arrays {
 impl Arrays {
     /// Arrays for [`WINDOW_PAGES`] pages. May sleep.
     pub fn new() -> Result<Self, Errno> {
+        Self::with_room(WINDOW_PAGES)
+    }
+
+    /// Arrays for `nr_pages`. May sleep.
+    pub(crate) fn with_room(nr_pages: usize) -> Result<Self, Errno> {
         Ok(Self {
-            source: Buffer::new(WINDOW_PAGES, 0)?,
-            target: Buffer::new(WINDOW_PAGES, 0)?,
+            source: Buffer::new(nr_pages, 0)?,
+            target: Buffer::new(nr_pages, 0)?,
         })
     }
 }

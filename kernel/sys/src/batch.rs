@@ -28,7 +28,7 @@ use crate::{
 pub enum Select {
     /// Those in system memory, and holes.
     System,
-    /// Those in the coherent memory of one owner.
+    /// Those in the memory of one owner, coherent or private.
     Device(Owner),
 }
 
@@ -61,22 +61,25 @@ pub struct Batch<'b> {
 }
 
 impl<'b> Batch<'b> {
-    /// Collects what can move of `span`.
+    /// Collects what can move of `span`; `touched` is the page of private memory whose fault this answers.
     ///
     /// # Safety
     ///
-    /// `span` lies in `area` and is not empty and no longer than [`cohmem_kcore::host::WINDOW_PAGES`]; the address space
-    /// of `area` is locked for reading by this thread for `'b`.
+    /// `span` lies in `area` and is not empty and no longer than `arrays`; the address space
+    /// of `area` is locked for reading by this thread for `'b`. `touched` was handed to the module by the
+    /// kernel's fault handler, which holds it for `'b`.
     pub(crate) unsafe fn of_area(
         area: NonNull<bindings::vm_area_struct>,
         span: Span,
         select: Select,
+        touched: Option<Page>,
         arrays: &'b mut Arrays,
     ) -> Result<Self, Errno> {
         let (flags, owner, is_from_device) = match select {
             Select::System => (bindings::MIGRATE_VMA_SELECT_SYSTEM, ptr::null_mut(), false),
             Select::Device(owner) => (
-                bindings::MIGRATE_VMA_SELECT_DEVICE_COHERENT,
+                bindings::MIGRATE_VMA_SELECT_DEVICE_COHERENT
+                    | bindings::MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
                 owner.as_ptr(),
                 true,
             ),
@@ -92,10 +95,10 @@ impl<'b> Batch<'b> {
             end: span.end,
             pgmap_owner: owner,
             flags: flags as _,
-            fault_page: ptr::null_mut(),
+            fault_page: touched.map_or(ptr::null_mut(), Page::as_ptr),
         };
-        // SAFETY: by the caller's promise the area is locked and covers the span, and the arrays have
-        // an entry for each of its pages.
+        // SAFETY: by the caller's promise the area is locked and covers the span, the arrays have
+        // an entry for each of its pages, and the fault's page, if there is one, is held.
         check(unsafe { bindings::migrate_vma_setup(&raw mut request) })?;
         let nr = usize::try_from(request.npages)
             .unwrap_or(0)
@@ -216,11 +219,43 @@ impl Batch<'_> {
         let Some(slot) = self.vacancy(index) else {
             return complain();
         };
+        if chunk.is_private() {
+            return complain();
+        }
         // SAFETY: the page is one of a registered chunk, whose memory map is initialised there; the
         // ledger handed the frame out to us, so that nobody else has a reference to it.
         unsafe { bindings::cohmem_device_page_init(page.as_ptr()) };
         // INVARIANT: the page is locked, with one reference, which the batch owns.
         *slot = entry_of(page);
+    }
+
+    /// Makes `frame` of `chunk`, which is private, the destination, with a page of `content` to hold what
+    /// is in it. Call only with a frame as for [`Self::assign_frame`]. `false`, and the frame is the
+    /// caller's still, when there is no content left.
+    pub fn assign_private_frame<K: FrameKeeper>(
+        &mut self,
+        index: usize,
+        chunk: &Chunk<K>,
+        frame: FrameIndex,
+        content: &mut Stock,
+    ) -> bool {
+        let (Some(page), Some(slot), true) =
+            (chunk.page(frame), self.vacancy(index), chunk.is_private())
+        else {
+            complain();
+            return false;
+        };
+        let Some(content) = content.pop() else {
+            return false;
+        };
+        // SAFETY: as in `assign_frame`.
+        unsafe { bindings::cohmem_device_page_init(page.as_ptr()) };
+        // SAFETY: the page is one of private memory with no reference but ours; the content left the stock
+        // with its only one.
+        unsafe { page.set_content(content) };
+        // INVARIANT: the page is locked, with one reference, which the batch owns.
+        *slot = entry_of(page);
+        true
     }
 
     /// Makes a page of `stock` the destination; `false` when the stock is empty.

@@ -90,23 +90,31 @@ impl Entry<'_> {
             .is_some_and(|page| unsafe { bindings::cohmem_page_is_zero(page.as_ptr()) })
     }
 
-    /// The page is one of coherent device memory.
+    /// The page is one of a device's memory. Private memory shows only to its owner.
     #[must_use]
-    pub fn is_coherent(self) -> bool {
-        !self.coherent_owner().is_null()
+    pub fn is_device(self) -> bool {
+        !self.device_owner().is_null()
     }
 
-    /// The page is one of this owner's coherent memory.
+    /// The page is one of private device memory.
+    #[must_use]
+    pub fn is_private(self) -> bool {
+        self.page()
+            // SAFETY: the page exists while the walk's entry holds.
+            .is_some_and(|page| unsafe { bindings::cohmem_page_is_private(page.as_ptr()) })
+    }
+
+    /// The page is one of this owner's memory.
     #[must_use]
     pub fn is_of(self, owner: Owner) -> bool {
-        self.coherent_owner() == owner.as_ptr().cast_const()
+        self.device_owner() == owner.as_ptr().cast_const()
     }
 
-    /// The owner of the page's coherent memory, which is never null; null for other pages.
-    fn coherent_owner(self) -> *const c_void {
+    /// The owner of the page's device memory, which is never null; null for other pages.
+    fn device_owner(self) -> *const c_void {
         self.page().map_or(ptr::null(), |page| {
             // SAFETY: the page exists while it is mapped, and its pagemap, if it has one, as long.
-            unsafe { bindings::cohmem_coherent_owner(page.as_ptr()) }
+            unsafe { bindings::cohmem_device_owner(page.as_ptr()) }
         })
     }
 }

@@ -6,7 +6,7 @@
 //! undoes on drop what made it.
 //!
 //! - [`pagemap`]: device memory with struct pages of its own
-//! - [`batch`], [`vma`], [`process`]: whose pages move, and how
+//! - [`batch`], [`vma`], [`process`], [`group`]: whose pages move, and how, and for whom
 //! - [`mirror`], [`hmm`]: a device's page tables that follow a process's
 //! - [`module`], [`abi`]: a module's beginning and end, the arguments of its commands
 //! - [`node`]: device nodes and debugfs files; [`gup`]: pages held for a device's own use
@@ -22,6 +22,7 @@ pub mod abi;
 pub mod arrays;
 pub mod batch;
 pub mod copy;
+pub mod group;
 pub mod gup;
 pub mod hmm;
 pub mod memory;
@@ -30,6 +31,7 @@ pub mod module;
 pub mod node;
 pub mod page;
 pub mod pagemap;
+mod private;
 pub mod process;
 pub mod range;
 mod rmap;

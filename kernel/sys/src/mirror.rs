@@ -12,6 +12,8 @@
 //! memory management, reclaim included: nothing may be allocated, and no user memory touched, by who
 //! holds it.
 
+mod exclusive;
+
 use core::{
     cell::UnsafeCell,
     ffi::c_ulong,
@@ -29,6 +31,7 @@ use crate::{
     hmm::{Entry, Request},
     memory::{Buffer, KernelBox},
     page::{PAGE_BYTES, Page},
+    pagemap::Owner,
     process::{self, Mm},
     sync::{self, RwLock, WriteGuard},
     xarray::XArray,
@@ -40,6 +43,9 @@ const LEAF_BYTES: u64 = WINDOW_PAGES as u64 * PAGE_BYTES;
 const PATIENCE_MS: u64 = 10_000;
 /// In an entry of the tables, beside the struct page's address: the device may write.
 const WRITABLE: u64 = 1;
+/// The processor's next access takes the entry away first.
+const EXCLUSIVE: u64 = 2;
+const FLAGS: u64 = WRITABLE | EXCLUSIVE;
 
 /// The content of a page.
 pub type PageBytes = [u8; PAGE_BYTES as usize];
@@ -77,7 +83,8 @@ impl WalkRoom {
 ///
 /// Each entry that is not 0 is the address of the struct page that the process maps there, with flags;
 /// it is set under the lock with a walk's sequence number still valid, and zeroed under the lock before
-/// the kernel takes the page away. A leaf once made stays.
+/// the kernel takes the page away. One with [`EXCLUSIVE`] is zeroed before the processor gets access to
+/// the page. A leaf once made stays.
 #[derive(Debug)]
 struct Table {
     leaves: XArray<Buffer<u64>>,
@@ -131,6 +138,8 @@ struct Registered {
 /// memory does not move.
 pub struct Mirror {
     registered: KernelBox<Registered>,
+    /// Whose private memory walks show.
+    owner: Option<Owner>,
 }
 
 // SAFETY: a notifier is not bound to a thread; the table is behind its lock.
@@ -151,6 +160,20 @@ impl Mirror {
     ///
     /// `ENOMEM`; those of `mmu_interval_notifier_insert`.
     pub fn new(space: &Mm) -> Result<Self, Errno> {
+        Self::with_owner(space, None)
+    }
+
+    /// Empty tables for `space`, of a device that may have private memory: the device uses its own as it
+    /// is, where others wait until the page is home. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::new`].
+    pub fn of_device(space: &Mm, owner: Owner) -> Result<Self, Errno> {
+        Self::with_owner(space, Some(owner))
+    }
+
+    fn with_owner(space: &Mm, owner: Option<Owner>) -> Result<Self, Errno> {
         let table = Table {
             leaves: XArray::new()?,
         };
@@ -172,7 +195,7 @@ impl Mirror {
             )
         })?;
         // INVARIANT: inserted just now.
-        Ok(Self { registered })
+        Ok(Self { registered, owner })
     }
 
     fn notifier(&self) -> *mut bindings::mmu_interval_notifier {
@@ -234,8 +257,11 @@ impl Mirror {
             let page = entry.page().filter(|_page| select(entry));
             if let (Some(page), Some(slot)) = (page, slot) {
                 let flags = if entry.is_writable() { WRITABLE } else { 0 };
-                // INVARIANT: the walk's sequence number is valid, and the lock is held.
-                *slot = page.as_ptr().expose_provenance() as u64 | flags;
+                let address = page.as_ptr().expose_provenance() as u64;
+                if *slot != address | FLAGS {
+                    // INVARIANT: the walk's sequence number is valid, and the lock is held.
+                    *slot = address | flags;
+                }
             }
         })
     }
@@ -302,7 +328,7 @@ impl Mirror {
                 hmm_pfns: entries.as_mut_ptr(),
                 default_flags: request.flags(),
                 pfn_flags_mask: 0,
-                dev_private_owner: ptr::null_mut(),
+                dev_private_owner: self.owner.map_or(ptr::null_mut(), Owner::as_ptr),
             };
             let walked = {
                 let _locked = space.lock()?;
@@ -425,7 +451,7 @@ fn page_of(entry: u64, flags: u64) -> Option<Page> {
     if entry & flags != flags {
         return None;
     }
-    let page = ptr::with_exposed_provenance_mut((entry & !WRITABLE) as usize);
+    let page = ptr::with_exposed_provenance_mut((entry & !FLAGS) as usize);
     NonNull::new(page).map(Page::new)
 }
 
@@ -439,6 +465,11 @@ extern "C" fn invalidate(
     // SAFETY: the kernel passes a notifier of a mirror, the first member of a `Registered`, and waits for
     // this call before it lets the notifier be removed.
     let registered = unsafe { &*notifier.cast_const().cast::<Registered>() };
+    // SAFETY: the kernel passes a range that lives for the call; the owner is only compared.
+    if unsafe { bindings::cohmem_notifier_is_exclusive_for(range, notifier.cast_const().cast()) } {
+        // What `make_exclusive` of this mirror does: the page stays, and so do the entries for it.
+        return true;
+    }
     // SAFETY: the kernel passes a range that lives for the call.
     let may_block = unsafe { bindings::cohmem_notifier_may_block(range) };
     let guard = if may_block {

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! One physical page of the kernel's.
 
-use core::{mem::MaybeUninit, ptr::NonNull};
+use core::{
+    mem::MaybeUninit,
+    ptr::{self, NonNull},
+};
 
 use cohmem_kcore::host::{PageFacts, Pfn, Unreadable};
 
@@ -96,6 +99,33 @@ impl Page {
         }
         // SAFETY: no reference is left by the caller's promise, so nobody relies on the flags.
         unsafe { bindings::cohmem_page_forget_flags(self.as_ptr()) };
+    }
+
+    /// Gives the page of private memory its content.
+    ///
+    /// # Safety
+    ///
+    /// The page is one of private memory that only the caller knows, and `content` one of system memory,
+    /// whose only reference goes from the caller to the page.
+    pub(crate) unsafe fn set_content(self, content: Self) {
+        // SAFETY: the struct page exists by the type invariants, and is the caller's alone.
+        unsafe { bindings::cohmem_page_set_content(self.as_ptr(), content.as_ptr()) };
+    }
+
+    /// Frees the content of the page of private memory. Any context.
+    ///
+    /// # Safety
+    ///
+    /// The page is one of private memory with no reference left, and nobody hands it out meanwhile.
+    pub(crate) unsafe fn free_content(self) {
+        // SAFETY: the struct page exists by the type invariants.
+        let content = unsafe { bindings::cohmem_page_content(self.as_ptr()) };
+        // SAFETY: as above; the page is nobody's.
+        unsafe { bindings::cohmem_page_set_content(self.as_ptr(), ptr::null_mut()) };
+        if let Some(content) = NonNull::new(content) {
+            // SAFETY: the page had the only reference, which nobody can find any more.
+            unsafe { Self::new(content).put() };
+        }
     }
 
     /// Somebody maps it; advisory, since exits need no lock of the page's.

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Chunks: ranges of coherent device memory with struct pages of their own (`memremap_pages`).
+//! Chunks: ranges of device memory with struct pages of their own (`memremap_pages`).
+//!
+//! Coherent memory is mapped by processes. What is in private memory ([`Claim::of_private`]) the
+//! processor cannot reach; here a page of system memory holds it, which stands for the device's own. A
+//! process that touches such a page waits while it is brought home (`private.rs`).
 
 use core::{
     cell::UnsafeCell,
@@ -86,8 +90,9 @@ pub struct Spec {
 
 /// The part of a registration that does not depend on its keeper's type.
 #[repr(C)]
-struct Head {
+pub(crate) struct Head {
     pagemap: UnsafeCell<MaybeUninit<bindings::dev_pagemap>>,
+    pub(crate) owner: Owner,
     /// Instances for the keeper's type. Each takes a head that is the first member of a registration
     /// with such a keeper.
     freed: unsafe fn(&Head, Page),
@@ -102,10 +107,9 @@ struct Registration<K> {
     first_pfn: u64,
     run: FrameRun,
     nr_metadata: u64,
-    owner: Owner,
     is_kept: AtomicBool,
     /// Given back after the struct pages are gone.
-    _claim: Claim,
+    claim: Claim,
 }
 
 /// A registered chunk.
@@ -125,7 +129,8 @@ unsafe impl<K: Send + Sync> Send for Chunk<K> {}
 unsafe impl<K: Send + Sync> Sync for Chunk<K> {}
 
 impl<K: FrameKeeper> Chunk<K> {
-    /// Creates the chunk's struct pages as coherent memory of the device. May sleep.
+    /// Creates the chunk's struct pages as memory of the device: private memory if the claim is for it.
+    /// May sleep.
     ///
     /// # Errors
     ///
@@ -136,6 +141,7 @@ impl<K: FrameKeeper> Chunk<K> {
         let registration = KernelBox::new(Registration {
             head: Head {
                 pagemap: UnsafeCell::new(MaybeUninit::zeroed()),
+                owner: spec.owner,
                 freed: freed::<K>,
                 failed: failed::<K>,
             },
@@ -143,14 +149,15 @@ impl<K: FrameKeeper> Chunk<K> {
             first_pfn: spec.phys / PAGE_BYTES,
             run: FrameRun::new(spec.first, spec.nr_frames),
             nr_metadata: spec.nr_metadata,
-            owner: spec.owner,
             is_kept: AtomicBool::new(false),
-            _claim: claim,
+            claim,
         })?;
         let pagemap = registration.head.pagemap.get().cast();
         let bytes = spec.nr_frames.saturating_mul(PAGE_BYTES);
+        let is_private = registration.claim.is_private();
+        let owner = spec.owner.as_ptr();
         // SAFETY: the pagemap is zeroed and ours; the owner is a static.
-        unsafe { bindings::cohmem_pagemap_fill(pagemap, spec.phys, bytes, spec.owner.as_ptr()) };
+        unsafe { bindings::cohmem_pagemap_fill(pagemap, is_private, spec.phys, bytes, owner) };
         if spec.nr_metadata != 0 {
             // SAFETY: the pagemap is ours and was filled; the frames at its start are nobody's.
             unsafe { bindings::cohmem_pagemap_set_altmap(pagemap, spec.nr_metadata) };
@@ -179,7 +186,12 @@ impl<K: FrameKeeper> Chunk<K> {
 
     /// What tells this device's memory from others'.
     pub fn owner(&self) -> Owner {
-        self.registration().owner
+        self.registration().head.owner
+    }
+
+    /// It is private memory.
+    pub fn is_private(&self) -> bool {
+        self.registration().claim.is_private()
     }
 
     /// Position of a frame in the chunk, if it has a struct page there.
@@ -299,7 +311,7 @@ impl Drop for ModuleRef {
 /// # Safety
 ///
 /// `pagemap` is one that [`Chunk::register`] registered, and stays registered for `'a`.
-unsafe fn head_of<'a>(pagemap: *mut bindings::dev_pagemap) -> &'a Head {
+pub(crate) unsafe fn head_of<'a>(pagemap: *mut bindings::dev_pagemap) -> &'a Head {
     // SAFETY: the pagemap is the first member of a head, which lives while it is registered.
     unsafe { &*pagemap.cast_const().cast::<Head>() }
 }
@@ -329,6 +341,10 @@ unsafe fn freed<K: FrameKeeper>(head: &Head, page: Page) {
     let frame = frame_of(registration, page.pfn().0);
     // SAFETY: the last reference is gone, and the keeper does not hand the frame out yet.
     unsafe { page.forget_owner() };
+    if registration.claim.is_private() {
+        // SAFETY: as above.
+        unsafe { page.free_content() };
+    }
     if registration
         .keeper
         .frame_freed(frame, page.is_poisoned())

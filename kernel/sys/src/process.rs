@@ -8,7 +8,7 @@ use core::{
     sync::atomic::{AtomicPtr, Ordering::Relaxed},
 };
 
-use cohmem_kcore::{Errno, host::Privilege};
+use cohmem_kcore::{Errno, ProcessId, host::Privilege};
 use cohmem_uapi::args;
 
 use crate::{check, check_pointer, debug_by_name, vma::LockedMm};
@@ -89,6 +89,15 @@ impl Mm {
         check(result)?;
         // SAFETY: locked for reading just now, and `self` keeps the address space.
         Ok(unsafe { LockedMm::new(self.mm) })
+    }
+
+    /// Whose it is; the default when the kernel does not say.
+    pub fn process(&self) -> ProcessId {
+        let mut process = ProcessId::default();
+        let (number, began_ns) = (&raw mut process.number, &raw mut process.began_ns);
+        // SAFETY: by the type invariants the address space lives; the targets are fields of `process`.
+        unsafe { bindings::cohmem_mm_process(self.mm.as_ptr(), number, began_ns) };
+        process
     }
 
     /// Some of its pages may be in swap.
@@ -197,6 +206,12 @@ pub fn real_user() -> u32 {
     unsafe { bindings::cohmem_real_user() }
 }
 
+/// The calling process's number in the initial PID namespace.
+pub fn calling_process() -> u32 {
+    // SAFETY: reads the current task's own number.
+    unsafe { bindings::cohmem_current_process() }
+}
+
 /// A fatal signal is pending for the caller.
 pub fn is_killed() -> bool {
     // SAFETY: reads the current task's own state.
@@ -269,7 +284,12 @@ plain!(
     args::Migrate,
     args::Query,
     args::Quota,
-    args::Accounts
+    args::Accounts,
+    args::Range,
+    args::History,
+    args::Job,
+    args::Run,
+    args::Objects
 );
 
 /// Reads a value from the caller's memory. May sleep and fault.

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Physical ranges: what they are, who has claimed them, which node is near.
 
-use core::ffi::{c_int, c_void};
+use core::{
+    ffi::{c_int, c_void},
+    ops::Range,
+};
 
 use cohmem_kcore::Errno;
+
+use crate::check;
 
 /// A claimed physical range.
 ///
@@ -14,6 +19,7 @@ use cohmem_kcore::Errno;
 pub struct Claim {
     phys: u64,
     bytes: u64,
+    is_private: bool,
 }
 
 impl Claim {
@@ -28,10 +34,51 @@ impl Claim {
         }
         // SAFETY: a request for any range is refused or granted by the kernel.
         if !unsafe { bindings::cohmem_request_range(phys, bytes) } {
-            return Err(Errno::EBUSY);
+            // The kernel does not say whether it lacked memory to note the claim.
+            let is_claimed = claim_in(phys..phys.saturating_add(bytes)).is_some();
+            return Err(if is_claimed {
+                Errno::EBUSY
+            } else {
+                Errno::ENOMEM
+            });
         }
         // INVARIANT: requested just now.
-        Ok(Self { phys, bytes })
+        Ok(Self {
+            phys,
+            bytes,
+            is_private: false,
+        })
+    }
+
+    /// Claims addresses that nothing answers at, for private memory: its frames need struct pages, and so
+    /// numbers, but the processor cannot reach them. `bytes` is a multiple of 128 MiB. May sleep.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP`: the kernel has no private device memory (`CONFIG_DEVICE_PRIVATE`). `ENOMEM`;
+    /// `ERANGE`: so many addresses are not free.
+    pub fn of_private(bytes: u64) -> Result<Self, Errno> {
+        let mut phys = 0;
+        // SAFETY: `phys` outlives the call; the caller may sleep.
+        check(unsafe { bindings::cohmem_request_free_addresses(bytes, &raw mut phys) })?;
+        // INVARIANT: requested just now.
+        Ok(Self {
+            phys,
+            bytes,
+            is_private: true,
+        })
+    }
+
+    /// First physical address.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.phys
+    }
+
+    /// It is for private memory.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.is_private
     }
 }
 
@@ -55,6 +102,50 @@ fn is_soft_reserved(phys: u64, bytes: u64) -> bool {
     // SAFETY: the callback gets `arg`, a `Coverage` that outlives the call.
     let _last = unsafe { bindings::cohmem_walk_soft_reserved(phys, end, arg, Some(visit)) };
     coverage.next > end
+}
+
+/// The first soft-reserved range at or above `phys`, of which what lies below is cut off.
+#[must_use]
+pub fn soft_reserved_from(phys: u64) -> Option<Range<u64>> {
+    let mut first = None::<Range<u64>>;
+    let arg = (&raw mut first).cast();
+    // SAFETY: the callback gets `arg`, an `Option<Range>` that outlives the call.
+    let _stopped = unsafe {
+        bindings::cohmem_walk_soft_reserved(phys, u64::MAX, arg, Some(note_first))
+    };
+    first
+}
+
+/// The first range that somebody has claimed and that overlaps `range`, cut off at its ends.
+#[must_use]
+pub fn claim_in(range: Range<u64>) -> Option<Range<u64>> {
+    let last = range.end.checked_sub(1)?;
+    let mut first = None::<Range<u64>>;
+    let arg = (&raw mut first).cast();
+    // SAFETY: the callback gets `arg`, an `Option<Range>` that outlives the call.
+    let _stopped =
+        unsafe { bindings::cohmem_walk_claims(range.start, last, arg, Some(note_first)) };
+    first
+}
+
+/// A part of `range` is System RAM.
+#[must_use]
+pub fn holds_ram(range: Range<u64>) -> bool {
+    let bytes = range.end.saturating_sub(range.start);
+    // SAFETY: looks the range up in the resource tree, under its lock.
+    unsafe { bindings::cohmem_overlaps_ram(range.start, bytes) }
+}
+
+/// Notes a resource, and ends the walk.
+extern "C" fn note_first(resource: *mut bindings::resource, arg: *mut c_void) -> c_int {
+    // SAFETY: the kernel passes a resource that lives for the call.
+    let start = unsafe { bindings::cohmem_resource_start(resource) };
+    // SAFETY: as above.
+    let last = unsafe { bindings::cohmem_resource_end(resource) };
+    // SAFETY: `arg` is what the walk's caller passed, and nobody else uses it meanwhile.
+    let first = unsafe { &mut *arg.cast::<Option<Range<u64>>>() };
+    *first = Some(start..last.saturating_add(1));
+    1
 }
 
 /// Visits one soft-reserved part of the range.

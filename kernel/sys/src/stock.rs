@@ -15,15 +15,32 @@ use crate::{debug_by_name, memory::Buffer, page::Page};
 pub struct Stock {
     pages: Buffer<*mut bindings::page>,
     len: usize,
+    is_movable: bool,
 }
 
 impl Stock {
-    /// An empty stock. May sleep.
+    /// An empty stock, of pages for processes. May sleep.
     pub fn new() -> Result<Self, Errno> {
+        Self::with_room(WINDOW_PAGES, true)
+    }
+
+    /// An empty stock, of pages that hold the content of private memory, which the kernel cannot move.
+    /// May sleep.
+    pub fn of_content() -> Result<Self, Errno> {
+        Self::with_room(WINDOW_PAGES, false)
+    }
+
+    /// An empty stock for one page of a process. May sleep.
+    pub(crate) fn of_one() -> Result<Self, Errno> {
+        Self::with_room(1, true)
+    }
+
+    fn with_room(nr_pages: usize, is_movable: bool) -> Result<Self, Errno> {
         // INVARIANT: no pages, all entries null.
         Ok(Self {
-            pages: Buffer::new(WINDOW_PAGES, ptr::null_mut())?,
+            pages: Buffer::new(nr_pages, ptr::null_mut())?,
             len: 0,
+            is_movable,
         })
     }
 
@@ -41,13 +58,16 @@ impl Stock {
 
     /// Takes pages from the processor's own lists; returns how many.
     fn allocate_bulk(&mut self, wanted: usize) -> usize {
+        let is_movable = self.is_movable;
         let Some(room) = self.pages.get_mut(self.len..wanted) else {
             return 0;
         };
         let nr_room = room.len();
         // SAFETY: `room` is `nr_room` entries, all null by the type invariants, of which the function
         // fills the first ones with pages that it gives to the caller; sleeping is allowed here.
-        let nr = unsafe { bindings::cohmem_alloc_pages_bulk(nr_room as _, room.as_mut_ptr()) };
+        let nr = unsafe {
+            bindings::cohmem_alloc_pages_bulk(is_movable, nr_room as _, room.as_mut_ptr())
+        };
         let nr = usize::try_from(nr).unwrap_or(0).min(nr_room);
         // INVARIANT: the function filled `nr` entries from the first empty one.
         self.len = self.len.saturating_add(nr);
@@ -55,11 +75,12 @@ impl Stock {
     }
 
     fn allocate_one(&mut self) -> bool {
+        let is_movable = self.is_movable;
         let Some(slot) = self.pages.get_mut(self.len) else {
             return false;
         };
         // SAFETY: sleeping is allowed here; the page, if any, is the caller's.
-        *slot = unsafe { bindings::cohmem_alloc_page() };
+        *slot = unsafe { bindings::cohmem_alloc_page(is_movable) };
         if slot.is_null() {
             return false;
         }

@@ -199,6 +199,12 @@ pub fn now_ms() -> u64 {
     unsafe { bindings::cohmem_now_ms() }
 }
 
+/// Nanoseconds of the monotonic clock.
+pub fn now_ns() -> u64 {
+    // SAFETY: reads a clock; any context.
+    unsafe { bindings::cohmem_now_ns() }
+}
+
 /// Makes each processor give up the page references in its LRU batches.
 ///
 /// `lru_add_drain_all` is not exported. `migrate_device_range` over no pages does nothing but drain

@@ -95,7 +95,27 @@ impl LockedMm<'_> {
         for (mapping, &entry) in out.iter_mut().zip(&*entries) {
             *mapping = mapping_of(entry);
         }
+        self.tell_poisoned(start, out);
         Ok(())
+    }
+
+    /// Tells entries that stand for lost pages from others where nothing is present, which the walk does
+    /// not.
+    fn tell_poisoned(&self, start: u64, mappings: &mut [Mapping]) {
+        let addresses = (start..).step_by(PAGE_BYTES as usize);
+        for (address, mapping) in addresses.zip(mappings) {
+            if *mapping != Mapping::Absent {
+                continue;
+            }
+            // SAFETY: the address space lives, and stays locked, by the type invariants; the address is in
+            // user space, as its area is.
+            match unsafe { bindings::cohmem_pte_kind(self.mm.as_ptr(), address) } {
+                // A window's entries are of one table.
+                bindings::COHMEM_PTE_NO_TABLE => return,
+                bindings::COHMEM_PTE_POISONED => *mapping = Mapping::Poisoned,
+                _ => {}
+            }
+        }
     }
 }
 
@@ -168,8 +188,9 @@ impl LockedMm<'_> {
     ) -> Result<Batch<'b>, Errno> {
         let area = self.area_of(span)?;
         // SAFETY: `span` lies in `area` and is no longer than the arrays, as `area_of` checked; the
-        // address space is locked for reading, and stays so while the batch borrows `self`.
-        unsafe { Batch::of_area(area, span, select, arrays) }
+        // address space is locked for reading, and stays so while the batch borrows `self`; no fault is
+        // answered.
+        unsafe { Batch::of_area(area, span, select, None, arrays) }
     }
 }
 

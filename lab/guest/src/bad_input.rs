@@ -390,6 +390,10 @@ fn unknown_commands_and_unreadable_arguments() {
         ioctl::EVICT,
         ioctl::SET_QUOTA,
         ioctl::ACCOUNTS,
+        ioctl::HISTORY,
+        ioctl::SET_JOB,
+        ioctl::SET_RUN,
+        ioctl::OBJECTS,
     ] {
         assert_eq!(
             errno(ioctl_raw(fd, request, 0)),
@@ -441,6 +445,11 @@ fn an_ordinary_user_is_refused() {
         let mut quota = args::Quota::default();
         assert_eq!(
             errno(command(&device.file, ioctl::SET_QUOTA, &mut quota)),
+            libc::EPERM
+        );
+        let mut job = args::Job::default();
+        assert_eq!(
+            errno(command(&device.file, ioctl::SET_JOB, &mut job)),
             libc::EPERM
         );
         let shared =

@@ -3,7 +3,8 @@
 use std::{fs::File, io::Error, ops::Range};
 
 use cohmem_uapi::{
-    Direction, FRAME_BYTES, PROC_SELF, PageEntry, Reason, ReasonCounts, args, ioctl,
+    Direction, FRAME_BYTES, MAX_OBJECTS, ObjectKind, PROC_SELF, PageEntry, Reason, ReasonCounts,
+    args, ioctl,
 };
 
 use crate::sys::{
@@ -301,6 +302,11 @@ impl Device {
         emptied
     }
 
+    /// The test detached it by a call of its own.
+    pub(crate) fn forget_attachment(&mut self) {
+        self.is_attached = false;
+    }
+
     /// Detaches and panics when a frame is left.
     pub(crate) fn detach(mut self) -> args::Detach {
         let emptied = self.try_detach(30_000);
@@ -402,5 +408,82 @@ impl Device {
         let accounts = self.accounts();
         let account = accounts.iter().find(|account| account.user == user);
         account.map_or(0, |account| account.charged)
+    }
+}
+
+impl Device {
+    /// What a query says of each page of `start..end` of another process, with reasons; nothing when
+    /// it is mapped no more.
+    pub(crate) fn query_process(&self, pid: u32, start: u64, end: u64) -> Option<Vec<PageEntry>> {
+        use std::os::fd::AsRawFd as _;
+        let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok()?;
+        let nr_pages = usize::try_from((end - start) / FRAME_BYTES).expect("fits");
+        let mut map = vec![0u16; nr_pages];
+        let mut argument = args::Query {
+            start,
+            length: end - start,
+            proc_fd: pagemap.as_raw_fd(),
+            flags: cohmem_uapi::QUERY_REASONS,
+            map_ptr: map.as_mut_ptr().addr() as u64,
+            ..args::Query::default()
+        };
+        while argument.next < end {
+            command(&self.file, ioctl::QUERY, &mut argument).ok()?;
+            let nr_done = (argument.next - argument.start) / FRAME_BYTES;
+            argument.start = argument.next;
+            argument.length = end - argument.next;
+            argument.map_ptr += nr_done * size_of::<u16>() as u64;
+        }
+        Some(map.into_iter().map(PageEntry::from_raw).collect())
+    }
+
+    /// Another open file of the same device.
+    pub(crate) fn opened_again(&self) -> Self {
+        let mut again = Self::open_attached(self.number, self.range.clone());
+        again.is_attached = false;
+        again
+    }
+
+    /// Makes a control group a job with so many frames, and no flags; or with flags.
+    pub(crate) fn set_job(&self, job: u64, flags: u32, limit: u64) -> Result<(), Error> {
+        let mut argument = args::Job {
+            job,
+            flags,
+            limit,
+            ..args::Job::default()
+        };
+        command(&self.file, ioctl::SET_JOB, &mut argument)
+    }
+
+    /// Makes this open file a run instance with so many frames, and tells its number.
+    pub(crate) fn set_run(&self, limit: u64) -> Result<u64, Error> {
+        let mut argument = args::Run {
+            limit,
+            ..args::Run::default()
+        };
+        command(&self.file, ioctl::SET_RUN, &mut argument)?;
+        Ok(argument.run)
+    }
+
+    /// The jobs and run instances that are, or hold frames.
+    pub(crate) fn objects(&self) -> Vec<args::Object> {
+        let mut list = vec![args::Object::default(); MAX_OBJECTS as usize];
+        let mut answer = args::Objects {
+            nr_max: MAX_OBJECTS,
+            objects_ptr: list.as_mut_ptr().addr() as u64,
+            ..args::Objects::default()
+        };
+        command(&self.file, ioctl::OBJECTS, &mut answer).expect("objects");
+        list.truncate(usize::try_from(answer.nr_objects).expect("small"));
+        list
+    }
+
+    /// Frames charged to a job or a run instance that is listed.
+    pub(crate) fn charged_to(&self, kind: ObjectKind, number: u64) -> Option<u64> {
+        let objects = self.objects();
+        let mut matching = objects
+            .iter()
+            .filter(|object| (object.kind, object.number) == (kind as u32, number));
+        Some(matching.next()?.charged)
     }
 }

@@ -1,11 +1,11 @@
 //! C2 for frames that the hardware lost. What these tests poison stays claimed until the guest ends, so
 //! each uses memory that no later test needs.
 
-use cohmem_uapi::{Reason, args, ioctl};
+use cohmem_uapi::{Reason, Tier, args, ioctl};
 
 use crate::{
     Test,
-    driver::{Device, attach, errno, ranges},
+    driver::{Device, attach, errno, named, ranges},
     sys::{
         io::{ioctl as command, open},
         memory::{Memory, PAGE},
@@ -49,9 +49,20 @@ fn a_poisoned_page_is_told_and_contained() {
     );
     assert_eq!(device.info().nr_poisoned, 1);
     assert_eq!(device.allocated(), memory.nr_pages() - 1);
+    let lost = device.query(&memory)[7];
+    assert_eq!(
+        (lost.tier(), lost.reason()),
+        (Tier::None, Some(Reason::Poisoned))
+    );
+    let taken = device.take(&memory);
+    let nr_whole = memory.nr_pages() - 1;
+    assert_eq!(
+        named(&taken.stayed),
+        [("already-there", nr_whole), ("poisoned", 1)]
+    );
     let migrated = device.give(&memory);
     assert_eq!(migrated.moved, memory.nr_pages() - 1);
-    assert_eq!(migrated.stayed.total(), 1);
+    assert_eq!(named(&migrated.stayed), [("poisoned", 1)]);
     let emptied = device.try_detach(10_000);
     assert_eq!(emptied.errno, 0, "{emptied:?}");
     assert_eq!(

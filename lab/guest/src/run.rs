@@ -5,17 +5,24 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs::{self, File},
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::process::ExitStatusExt as _,
+    os::{fd::AsRawFd as _, unix::process::ExitStatusExt as _},
     process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use cohmem_uapi::FRAME_BYTES;
+use cohmem_uapi::{
+    FRAME_BYTES, HISTORY_STAYED, PageEntry, QUERY_REASONS, Reason, args, ioctl::QUERY,
+};
 
-use crate::{Test, driver::Device, sys::memory::frames_of};
+use crate::{
+    Test,
+    driver::Device,
+    history::{covers, history},
+    sys::{io::ioctl, memory::frames_of},
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("all_of_a_program_moves", all_of_a_program_moves),
@@ -45,6 +52,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("a_crash_leaves_nothing", a_crash_leaves_nothing),
     ("a_page_is_explained", a_page_is_explained),
     (
+        "each_page_that_is_not_there_has_a_reason",
+        each_page_that_is_not_there_has_a_reason,
+    ),
+    (
         "what_is_left_running_goes_home",
         what_is_left_running_goes_home,
     ),
@@ -55,7 +66,7 @@ const PYTHON: &str = "/usr/bin/python3";
 const LONGEST: Duration = Duration::from_secs(240);
 
 /// A program under `cohmem run`, with its input and output.
-struct Run {
+pub(crate) struct Run {
     command: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -63,7 +74,7 @@ struct Run {
 
 impl Run {
     /// Starts it; a look is due every few milliseconds.
-    fn start(policy: &str, program: &[&str]) -> Self {
+    pub(crate) fn start(policy: &str, program: &[&str]) -> Self {
         let mut command = Command::new("cohmem")
             .args(["run", "--interval", "100ms", "--policy", policy, "--"])
             .args(program)
@@ -79,7 +90,7 @@ impl Run {
         }
     }
 
-    fn python(policy: &str, script: &str) -> Self {
+    pub(crate) fn python(policy: &str, script: &str) -> Self {
         Self::start(policy, &[PYTHON, "-c", script])
     }
 
@@ -90,18 +101,18 @@ impl Run {
         line.trim_end().to_owned()
     }
 
-    fn expect(&mut self, wanted: &str) {
+    pub(crate) fn expect(&mut self, wanted: &str) {
         assert_eq!(self.line(), wanted);
     }
 
     /// Lets the program go on from `input()`.
-    fn go_on(&mut self) {
+    pub(crate) fn go_on(&mut self) {
         let input = self.input.as_mut().expect("open");
         input.write_all(b"\n").expect("the program reads");
     }
 
     /// All processes below the command.
-    fn pids(&self) -> Vec<u32> {
+    pub(crate) fn pids(&self) -> Vec<u32> {
         let mut found = Vec::new();
         let mut open = vec![self.command.id()];
         while let Some(pid) = open.pop() {
@@ -128,7 +139,7 @@ impl Run {
     }
 
     /// The status, what was printed, and the command's summary.
-    fn end(mut self) -> (ExitStatus, String, String) {
+    pub(crate) fn end(mut self) -> (ExitStatus, String, String) {
         self.input = None;
         let mut printed = String::new();
         self.output.read_to_string(&mut printed).expect("text");
@@ -138,7 +149,7 @@ impl Run {
         (self.command.wait().expect("wait"), printed, said)
     }
 
-    fn end_well(self, wanted: &str) -> String {
+    pub(crate) fn end_well(self, wanted: &str) -> String {
         let (status, printed, said) = self.end();
         assert!(status.success(), "{status}: {said}");
         assert_eq!(printed.trim_end(), wanted);
@@ -147,7 +158,7 @@ impl Run {
 }
 
 /// Frames of the private mappings whose line in `maps` is wanted.
-fn frames_of_process(pid: u32, is_wanted_fn: impl Fn(&str) -> bool) -> Vec<u64> {
+pub(crate) fn frames_of_process(pid: u32, is_wanted_fn: impl Fn(&str) -> bool) -> Vec<u64> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     let mut frames = Vec::new();
     for line in maps.lines().filter(|line| is_wanted_fn(line)) {
@@ -164,7 +175,7 @@ fn frames_of_process(pid: u32, is_wanted_fn: impl Fn(&str) -> bool) -> Vec<u64> 
     frames
 }
 
-fn wait_until(what: &str, is_true_fn: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, is_true_fn: impl Fn() -> bool) {
     let begin = Instant::now();
     while !is_true_fn() {
         assert!(begin.elapsed() < LONGEST, "waited in vain: {what}");
@@ -172,12 +183,12 @@ fn wait_until(what: &str, is_true_fn: impl Fn() -> bool) {
     }
 }
 
-fn pages(mib: u64) -> u64 {
+pub(crate) fn pages(mib: u64) -> u64 {
     (mib << 20) / FRAME_BYTES
 }
 
 /// No process of the test is left, and no frame is in use.
-fn expect_nothing_left(device: &Device) {
+pub(crate) fn expect_nothing_left(device: &Device) {
     wait_until("all frames free", || device.allocated() == 0);
 }
 
@@ -490,6 +501,107 @@ fn a_page_is_explained() {
         }
     }
     assert_eq!(seen, [true, true], "one page in each place");
+    run.go_on();
+    run.end_well("16777216");
+    expect_nothing_left(&device);
+}
+
+/// The private mappings of a process that it may write: addresses of the pages that are present, with
+/// the frame of each.
+fn writable_pages(pid: u32) -> Vec<(u64, u64)> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps");
+    let mut pages = Vec::new();
+    for line in maps.lines().filter(|line| line.contains(" rw-p ")) {
+        let (range, _rest) = line.split_once(' ').expect("fields");
+        let (start, end) = range.split_once('-').expect("a range");
+        let parse = |text| u64::from_str_radix(text, 16).expect("hexadecimal");
+        let (start, end): (u64, u64) = (parse(start), parse(end));
+        let frames = frames_of(pid, start, (end - start) / FRAME_BYTES);
+        let addresses = (start..end).step_by(usize::try_from(FRAME_BYTES).expect("fits"));
+        pages.extend(addresses.zip(frames).filter(|&(_, frame)| frame != 0));
+    }
+    pages
+}
+
+/// What a query says would keep a page from moving to the device.
+fn reason_of(device: &Device, pagemap: &File, address: u64) -> Option<Reason> {
+    let mut entry = 0u16;
+    let mut argument = args::Query {
+        start: address,
+        length: FRAME_BYTES,
+        proc_fd: pagemap.as_raw_fd(),
+        flags: QUERY_REASONS,
+        map_ptr: std::ptr::from_mut(&mut entry).addr() as u64,
+        ..args::Query::default()
+    };
+    ioctl(&device.file, QUERY, &mut argument).expect("query");
+    PageEntry::from_raw(entry).reason()
+}
+
+fn each_page_that_is_not_there_has_a_reason() {
+    const LIMIT: u64 = ((HELD / 2) << 20) / FRAME_BYTES;
+    let device = Device::attach(0);
+    // Root is limited as well.
+    device.set_quota(0, 0, LIMIT).expect("a limit");
+    // Mappings of files as well: their pages that were written are the program's own.
+    let mut run = Run::python("all,name=*", HOLDING);
+    run.expect("ready");
+    let pid = run.pids()[0];
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).expect("pagemap");
+    let is_there = |frame: u64| device.range.contains(&(frame * FRAME_BYTES));
+    // The pages without a reason, and one of those that the driver remembers.
+    let look = || {
+        let pages = writable_pages(pid);
+        let stayed = history(&device, Some(&pagemap), HISTORY_STAYED).expect("history");
+        let mut unexplained = Vec::new();
+        let mut refused = None;
+        for &(address, frame) in pages.iter().filter(|&&(_, frame)| !is_there(frame)) {
+            match stayed.iter().rfind(|move_| covers(move_, address)) {
+                Some(last) if last.reason == Reason::Quota as u8 => refused = Some(address),
+                Some(_) => {}
+                None if reason_of(&device, &pagemap, address).is_some() => {}
+                None => unexplained.push((address, frame)),
+            }
+        }
+        (unexplained, refused)
+    };
+    let begin = Instant::now();
+    let refused = loop {
+        let (unexplained, refused) = look();
+        let nr_there = device.allocated();
+        if let Some(refused) = refused
+            && unexplained.is_empty()
+            && nr_there == LIMIT
+        {
+            break refused;
+        }
+        assert!(
+            begin.elapsed() < LONGEST,
+            "{nr_there} there, {refused:x?} refused, without a reason: {unexplained:x?}\n{}",
+            fs::read_to_string(format!("/proc/{pid}/maps")).expect("maps")
+        );
+        thread::sleep(Duration::from_millis(10));
+    };
+    let said = explain(pid, refused);
+    for wanted in [
+        "\"event\": \"stayed\"",
+        "\"reason\": \"quota\"",
+        "and stayed: the quota",
+    ] {
+        assert!(said.contains(wanted), "{wanted} is not in {said}");
+    }
+    // And one that is there came by the program that was asked to bring it.
+    let moved = history(&device, Some(&pagemap), 0).expect("history");
+    let by = run.command.id();
+    assert!(moved.iter().any(|move_| move_.by == by), "{moved:?}");
+    let came = writable_pages(pid).into_iter().find(|&(address, frame)| {
+        is_there(frame) && moved.iter().any(|move_| covers(move_, address))
+    });
+    let (address, _) = came.expect("one that came");
+    let said = explain(pid, address);
+    for wanted in ["\"event\": \"arrived\"", &format!("\"by\": {by},")] {
+        assert!(said.contains(wanted), "{wanted} is not in {said}");
+    }
     run.go_on();
     run.end_well("16777216");
     expect_nothing_left(&device);

@@ -8,8 +8,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "quota: a limit is kept to the frame",
         changes: &[(
             "kernel/core/src/accounts.rs",
-            "nr_granted = limit.saturating_sub(nr_charged).min(max);",
-            "nr_granted = limit.min(max);",
+            "(Limit::Frames(nr_frames), _) => nr_frames,",
+            "(Limit::Frames(nr_frames), _) => nr_frames.max(u64::MAX),",
         )],
         test: driver_test("a_user_at_the_limit_gets_no_further_frame"),
         is_in_ci: true,
@@ -19,8 +19,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "quota: a frame that is freed is charged no longer",
         changes: &[(
             "kernel/core/src/ledger.rs",
-            "            self.accounts.uncharge(payer, 1);",
-            "            self.accounts.uncharge(payer, 0);",
+            "            self.accounts.uncharge(payers, 1);",
+            "            self.accounts.uncharge(payers, 0);",
         )],
         test: driver_test("a_user_at_the_limit_gets_no_further_frame"),
         is_in_ci: false,
@@ -30,8 +30,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "quota: what was granted and not there is not charged",
         changes: &[(
             "kernel/core/src/ledger.rs",
-            ".uncharge(payer, nr_granted.saturating_sub(nr_taken));",
-            ".uncharge(payer, 0 * nr_granted.saturating_sub(nr_taken));",
+            ".uncharge(payers, nr_granted.saturating_sub(nr_taken));",
+            ".uncharge(payers, 0 * nr_granted.saturating_sub(nr_taken));",
         )],
         test: driver_test("a_full_device_is_not_a_quota"),
         is_in_ci: false,
@@ -41,7 +41,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "quota: the charge goes back to whom it was made",
         changes: &[(
             "kernel/core/src/ledger.rs",
-            "        self.accounts.assign(run, payer);\n",
+            "        self.accounts.assign(run, payers);\n",
             "",
         )],
         test: driver_test("a_page_that_outlives_its_charger_stays_charged"),

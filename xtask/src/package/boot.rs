@@ -13,34 +13,69 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::build;
+use super::{Packages, build};
 use crate::{
     lab::Disk,
     place::{repository, target},
     setup::{self, Group},
 };
 
-/// What the Debian has, besides its essential packages: an init, and what cohmem-dkms depends on.
-const PACKAGES: &str = "systemd-sysv,udev,kmod,dkms,make,gcc,linux-image-6.12-amd64,\
-    linux-headers-6.12-amd64,rustc-web,rust-web-src,libclang1-14";
+/// What each Debian has, besides its essential packages: an init, and of what cohmem-dkms depends on what
+/// has the same name in all of them.
+const PACKAGES: &str = "systemd-sysv,udev,kmod,dkms,make,gcc,rustc-web,rust-web-src";
 
-/// Lines "deb ADDRESS SUITE COMPONENT" of the Debian that apt is configured with here.
+/// A release of Debian.
+struct Release {
+    name: &'static str,
+    /// More packages: the kernel, its headers, what else cohmem-dkms depends on.
+    packages: &'static str,
+}
+
+const RELEASES: [Release; 2] = [
+    Release {
+        name: HERE,
+        packages: "linux-image-6.12-amd64,linux-headers-6.12-amd64,libclang1-14",
+    },
+    Release {
+        name: "trixie",
+        packages: "linux-image-amd64,linux-headers-amd64,libclang1-19",
+    },
+];
+
+/// The release that the lab needs.
+const HERE: &str = "bookworm";
+
+/// Lines "deb ADDRESS SUITE COMPONENT" of the Debian that apt is configured with here; the suites of
+/// another release have its name instead.
 const SOURCES: &str = r#"apt-get indextargets \
     --format '$(REPO_URI) $(RELEASE) $(COMPONENT) $(ORIGIN) $(CREATED_BY) $(ARCHITECTURE)' |
     awk '$4 == "Debian" && $5 == "Packages" && $6 == "amd64" { print "deb", $1, $2, $3 }' | sort -u"#;
 
-/// Installs, upgrades, reboots and purges.
+/// Installs, upgrades, reboots and purges, on each release whose name contains `filter`.
 ///
 /// # Errors
 ///
-/// When a step fails, or the machine does not come to its end.
-pub(crate) fn check() -> Result<()> {
+/// When no release has such a name, a step fails, or the machine does not come to its end.
+pub(crate) fn check(filter: Option<&str>) -> Result<()> {
     for group in [Group::Boot, Group::Guest] {
         setup::ensure(group)?;
     }
+    let filter = filter.unwrap_or_default();
+    let wanted = |release: &&Release| release.name.contains(filter);
+    if !RELEASES.iter().any(|release| wanted(&release)) {
+        bail!("no release of Debian that is tested has a name with {filter}");
+    }
     let (old, new) = (build(None)?, build(Some("test2"))?);
-    let directory = target()?.join("package/boot");
-    let root = debian(&directory)?;
+    for release in RELEASES.iter().filter(wanted) {
+        println!("packages on {}", release.name);
+        check_on(release, &old, &new)?;
+    }
+    Ok(())
+}
+
+fn check_on(release: &Release, old: &Packages, new: &Packages) -> Result<()> {
+    let directory = target()?.join("package/boot").join(release.name);
+    let root = debian(release, &directory)?;
     let work = directory.join("work");
     let image = directory.join("image");
     let mut prepare = setup::as_root()?;
@@ -60,27 +95,35 @@ pub(crate) fn check() -> Result<()> {
     if said.lines().any(|line| line == "verdict: ok") {
         return Ok(());
     }
-    bail!("the packages on a Debian with an init");
+    bail!("the packages on {} with an init", release.name);
 }
 
 /// A Debian below `directory`, which is kept.
-fn debian(directory: &Path) -> Result<PathBuf> {
+fn debian(release: &Release, directory: &Path) -> Result<PathBuf> {
     let root = directory.join("root");
     if root.exists() {
         return Ok(root);
     }
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot create {}", directory.display()))?;
-    eprintln!("xtask: making a Debian 12 (once, some minutes)");
+    eprintln!(
+        "xtask: making a Debian {} (once, some minutes)",
+        release.name
+    );
     let sources = Command::new("sh").args(["-c", SOURCES]).output();
+    let sources = sources.context("cannot run apt-get")?.stdout;
     let list = directory.join("sources.list");
-    fs::write(&list, sources.context("cannot run apt-get")?.stdout)?;
+    let sources = String::from_utf8_lossy(&sources).replace(HERE, release.name);
+    fs::write(&list, sources)?;
     let partial = directory.join("root.partial");
     let mut clear = setup::as_root()?;
     run(clear.arg("rm").arg("-rf").arg(&partial))?;
     let mut debootstrap = setup::as_root()?;
     debootstrap.args(["mmdebstrap", "--variant=minbase"]);
-    debootstrap.args([&format!("--include={PACKAGES}"), "bookworm"]);
+    // The clock of a machine need not be right.
+    debootstrap.arg("--aptopt=Acquire::Check-Valid-Until \"false\"");
+    debootstrap.arg(format!("--include={PACKAGES},{}", release.packages));
+    debootstrap.arg(release.name);
     run(debootstrap.arg(&partial).arg(&list))?;
     let mut rename = setup::as_root()?;
     run(rename.arg("mv").arg(&partial).arg(&root))?;

@@ -26,7 +26,7 @@ pub(super) struct Verdicts {
     nr_planned: usize,
     /// Devices, in the order in which they ran.
     devices: Vec<String>,
-    /// By test, in the suite's order; then by device.
+    /// By memory type and test, in the suite's order; then by device.
     tests: Vec<(String, BTreeMap<String, Verdict>)>,
 }
 
@@ -74,11 +74,13 @@ impl Verdicts {
     fn add(&mut self, rest: &str, verdict: Verdict) -> Result<()> {
         let name = rest.split_whitespace().nth(1);
         let parts: Vec<_> = name.unwrap_or("").split('.').collect();
-        let &[fixture, _variant, test] = parts.as_slice() else {
+        let &[fixture, variant, test] = parts.as_slice() else {
             bail!("a verdict on no test: {rest:?}");
         };
+        // The suite's variants are named "hmm_device_private" and the like.
+        let memory = variant.rsplit('_').next().unwrap_or(variant);
         let device = self.devices.last().context("a verdict before any device")?;
-        let name = format!("{fixture}.{test}");
+        let name = format!("{memory} {fixture}.{test}");
         let index = match self.tests.iter().position(|(known, _)| *known == name) {
             Some(index) => index,
             None => {
@@ -94,7 +96,7 @@ impl Verdicts {
     pub(super) fn table(&self, cannot: &[Cannot]) -> String {
         let mut table = String::new();
         let mut row = |name: &str, cells: &[&str], note: &str| {
-            let mut line = format!("{name:<28}");
+            let mut line = format!("{name:<40}");
             for cell in cells {
                 // Writing to a string does not fail.
                 let _written = write!(line, "{cell:<16}");
@@ -126,17 +128,40 @@ impl Verdicts {
             row(name, &cells, &notes.join("; "));
         }
         for device in devices {
-            let nr_passed = self
-                .tests
+            let by_memory = self.passed(device);
+            let nr_passed: usize = by_memory.values().map(|&(nr_passed, _)| nr_passed).sum();
+            let parts: Vec<_> = by_memory
                 .iter()
-                .filter(|(_, verdicts)| verdicts.get(device) == Some(&Verdict::Pass))
-                .count();
+                .map(|(memory, (nr_passed, nr_tests))| {
+                    format!("{memory} {nr_passed} of {nr_tests}")
+                })
+                .collect();
             table.push_str(&format!(
-                "{device}: {nr_passed} of {} pass\n",
-                self.nr_planned
+                "{device}: {nr_passed} of {} pass ({})\n",
+                self.nr_planned,
+                parts.join(", ")
             ));
         }
         table
+    }
+
+    /// How many tests `device` passed, and of how many, by memory type.
+    fn passed(&self, device: &str) -> BTreeMap<&str, (usize, usize)> {
+        let mut passed = BTreeMap::new();
+        for (name, verdicts) in &self.tests {
+            let memory = name.split_once(' ').map_or("", |(memory, _)| memory);
+            let (nr_passed, nr_tests) = passed.entry(memory).or_insert((0, 0));
+            *nr_passed += usize::from(verdicts.get(device) == Some(&Verdict::Pass));
+            *nr_tests += 1;
+        }
+        passed
+    }
+
+    /// There are tests of private memory.
+    pub(super) fn has_private(&self) -> bool {
+        self.tests
+            .iter()
+            .any(|(name, _)| name.starts_with("private "))
     }
 
     /// What `device` did not pass, for no cause that is listed.
@@ -175,11 +200,11 @@ fn cause_of<'c>(name: &str, cannot: &'c [Cannot]) -> Option<&'c str> {
 mod tests {
     use super::*;
 
-    const OUTPUT: &str = "device theirs\nTAP version 13\n1..3\nok 1 hmm.v.read\n\
+    const OUTPUT: &str = "device theirs\nTAP version 13\n1..3\nok 1 hmm.hmm_device_private.read\n\
         # x.c:1:lock:Expected ret (-16) == 0 (0)\n# lock: Test terminated by assertion\n\
-        not ok 2 hmm.v.lock\nok 3 hmm2.v.gup # SKIP no driver\n\
-        device ours\n1..3\nok 1 hmm.v.read\n# x.c:1:lock:Expected ret (-95) == 0 (0)\n\
-        not ok 2 hmm.v.lock\nok 3 hmm2.v.gup\n";
+        not ok 2 hmm.hmm_device_coherent.lock\nok 3 hmm2.hmm2_device_coherent.gup # SKIP no driver\n\
+        device ours\n1..3\nok 1 hmm.hmm_device_private.read\n# x.c:1:lock:Expected ret (-95) == 0 (0)\n\
+        not ok 2 hmm.hmm_device_coherent.lock\nok 3 hmm2.hmm2_device_coherent.gup\n";
 
     fn cannot() -> Vec<Cannot> {
         vec![Cannot {
@@ -198,11 +223,20 @@ mod tests {
             .map(|line| line.split_whitespace().collect())
             .collect();
         assert_eq!(rows[0], ["test", "theirs", "ours"]);
-        assert_eq!(rows[1], ["hmm.read", "pass", "pass"]);
-        assert_eq!(rows[2], ["hmm.lock", "cannot", "cannot", "no", "symbol"]);
-        assert_eq!(rows[3][..3], ["hmm2.gup", "skip", "pass"]);
-        assert_eq!(rows[4].join(" "), "theirs: 1 of 3 pass");
-        assert_eq!(rows[5].join(" "), "ours: 2 of 3 pass");
+        assert_eq!(rows[1], ["private", "hmm.read", "pass", "pass"]);
+        assert_eq!(
+            rows[2],
+            ["coherent", "hmm.lock", "cannot", "cannot", "no", "symbol"]
+        );
+        assert_eq!(rows[3][1..4], ["hmm2.gup", "skip", "pass"]);
+        assert_eq!(
+            rows[4].join(" "),
+            "theirs: 1 of 3 pass (coherent 0 of 2, private 1 of 1)"
+        );
+        assert_eq!(
+            rows[5].join(" "),
+            "ours: 2 of 3 pass (coherent 1 of 2, private 1 of 1)"
+        );
     }
 
     #[test]
@@ -212,27 +246,28 @@ mod tests {
         let unlisted = verdicts.unexpected("ours", &[]);
         assert_eq!(
             unlisted,
-            ["hmm.lock failed: x.c:1:lock:Expected ret (-95) == 0 (0)"]
+            ["coherent hmm.lock failed: x.c:1:lock:Expected ret (-95) == 0 (0)"]
         );
         let skipped = verdicts.unexpected("theirs", &cannot());
-        assert_eq!(skipped, ["hmm2.gup was skipped: no driver"]);
+        assert_eq!(skipped, ["coherent hmm2.gup was skipped: no driver"]);
     }
 
     #[test]
     fn a_suite_that_ends_early_is_a_failure() {
-        let cut = OUTPUT.replace("ok 3 hmm2.v.gup\n", "");
+        let cut = OUTPUT.replace("ok 3 hmm2.hmm2_device_coherent.gup\n", "");
         let verdicts = Verdicts::parse(&cut).expect("good output");
         assert_eq!(
             verdicts.unexpected("ours", &cannot()),
-            ["hmm2.gup did not run"]
+            ["coherent hmm2.gup did not run"]
         );
+        assert!(verdicts.has_private());
         let silent = Verdicts::parse("device ours\n1..3\n").expect_err("no verdict");
         assert!(silent.to_string().contains("says nothing"), "{silent}");
     }
 
     #[test]
     fn the_last_verdict_counts() {
-        let again = format!("{OUTPUT}1..1\nok 1 hmm.v.lock\n");
+        let again = format!("{OUTPUT}1..1\nok 1 hmm.hmm_device_coherent.lock\n");
         let verdicts = Verdicts::parse(&again).expect("good output");
         assert!(verdicts.unexpected("ours", &[]).is_empty());
     }

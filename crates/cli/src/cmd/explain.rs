@@ -1,4 +1,6 @@
-//! `cohmem explain`: one page, where it is, and what would keep it from moving.
+//! `cohmem explain`: one page, where it is and why, and what would keep it from moving.
+
+mod past;
 
 use std::str::FromStr;
 
@@ -9,14 +11,17 @@ use cohmem::{
 };
 use serde::Serialize;
 
+use self::past::{Past, PastRow};
 use crate::{
     exit::{CliError, Exit, Result},
     output::Output,
 };
 
-/// Tell where one page of a process is, and what would keep it from moving to a device.
+/// Tell where one page of a process is and why, and what would keep it from moving to a device.
 ///
-/// Nothing is faulted in, moved or changed. Only root sees physical addresses. Exit status 1 when no
+/// The driver remembers the moves of pages, and which were to move and stayed for a reason that may pass: the
+/// newest some hundreds to ten thousands of records of each device. Those of this page are shown, the
+/// newest first. Nothing is faulted in, moved or changed. Only root sees physical addresses. Exit status 1 when no
 /// mapping holds the address.
 #[derive(Args, Debug)]
 pub(crate) struct Explain {
@@ -55,6 +60,8 @@ struct Findings {
     frame: Frame,
     /// The device that was asked what would keep the page from moving there.
     asked: u32,
+    /// The newest first.
+    past: Vec<Past>,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,6 +78,8 @@ struct Row {
     moves: bool,
     reason: Option<&'static str>,
     says: String,
+    why: String,
+    history: Vec<PastRow>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +123,7 @@ impl Explain {
             entry,
             frame: process.frame_of(page)?,
             asked,
+            past: past::read(&numbers, &process, page)?,
         };
         findings.tell(out)
     }
@@ -168,7 +178,7 @@ impl Findings {
             }
             _ => String::new(),
         };
-        vec![
+        let mut lines = vec![
             format!(
                 "page     {} of process {} ({})",
                 self.page, self.pid, self.name
@@ -178,8 +188,17 @@ impl Findings {
                 None => format!("mapping  {mapping}"),
             },
             format!("place    {}{frame}", self.place()),
+            format!("why      {}", self.why()),
             format!("moving   {}", self.says()),
-        ]
+        ];
+        let heads = std::iter::once("history ").chain(std::iter::repeat("        "));
+        let past = past::lines(&self.past);
+        lines.extend(heads.zip(past).map(|(head, past)| format!("{head} {past}")));
+        lines
+    }
+
+    fn why(&self) -> String {
+        past::why(&self.past, self.entry.tier(), self.entry.device())
     }
 
     fn place(&self) -> String {
@@ -231,6 +250,8 @@ impl Findings {
             moves: self.entry.reason().is_none(),
             reason: self.entry.reason().map(Reason::name),
             says: self.says(),
+            why: self.why(),
+            history: self.past.iter().map(Past::row).collect(),
         }
     }
 }
@@ -261,6 +282,7 @@ mod tests {
             entry,
             frame,
             asked: 1,
+            past: Vec::new(),
         }
     }
 
@@ -283,7 +305,7 @@ mod tests {
         assert_eq!(lines[1], "mapping  none");
         assert_eq!(lines[2], "place    device cohmem0, at 0x140003000");
         assert_eq!(
-            lines[3],
+            lines[4],
             "moving   it would stay: it is pinned for I/O (io_uring buffer, RDMA, VFIO, O_DIRECT)"
         );
     }
@@ -293,7 +315,12 @@ mod tests {
         let found = findings(PageEntry::new(Tier::System, 0, None), Frame::Hidden);
         let lines = found.lines();
         assert_eq!(lines[2], "place    system memory, where only root may see");
-        assert_eq!(lines[3], "moving   it would move to cohmem1");
+        assert_eq!(
+            lines[3],
+            "why      nobody asked for it to move, as far as the driver remembers"
+        );
+        assert_eq!(lines[4], "moving   it would move to cohmem1");
+        assert_eq!(lines.len(), 5);
         let row = serde_json::to_value(found.row()).unwrap();
         assert_eq!(row["schema"], "cohmem.explain/1");
         assert_eq!(

@@ -1,8 +1,11 @@
 //! `cohmem quota`: who holds how much of a device, and may hold how much.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use cohmem::{
     ByteCount, Device, ErrorKind, discover,
+    objects::{Job, Object, Who},
     quota::{Account, Accounts, Limit, Whose},
 };
 use serde::Serialize;
@@ -14,11 +17,13 @@ use crate::{
     user,
 };
 
-/// See and limit how much of a device each user holds.
+/// See and limit how much of a device each user and each job holds.
 ///
 /// Memory of a device is charged to the user whose program asked for it, until it is freed: also when
-/// another process shares it by then, or the program is gone. A user at the limit gets no more; pages
-/// stay where they are, for the reason "quota". Limits end when the device is detached.
+/// another process shares it by then, or the program is gone. So it is to each job that the program was
+/// in, which is a control group with all below it, and to the "cohmem run" that moved it. All of them
+/// must allow it: beyond a limit, pages stay where they are, for the reason "quota". Limits end when the
+/// device is detached.
 #[derive(Args, Debug)]
 pub(crate) struct Quota {
     #[command(subcommand)]
@@ -32,7 +37,7 @@ enum Action {
     Clear(Clear),
 }
 
-/// List who holds how much of each device, and may hold how much.
+/// List who holds how much of each device, and may hold how much: users, jobs and runs.
 #[derive(Args, Debug)]
 struct List {
     /// cohmemN or N; every device by default.
@@ -40,9 +45,10 @@ struct List {
     device: Option<u32>,
 }
 
-/// Set how much of a device a user may hold. Needs root.
+/// Set how much of a device a user or a job may hold. Needs root.
 ///
-/// What the user holds already stays, also above the limit.
+/// What they hold already stays, also above the limit. What a control group got before it was a job is
+/// not counted; with "unlimited" a job is only counted.
 #[derive(Args, Debug)]
 struct Set {
     /// cohmemN or N.
@@ -55,8 +61,8 @@ struct Set {
     subject: Subject,
 }
 
-/// Take a user's limit away, so that the default applies; or the default, so that nothing does. Needs
-/// root.
+/// Take a user's limit away, so that the default applies; or the default, so that nothing does; or make a
+/// control group no job. Needs root.
 #[derive(Args, Debug)]
 struct Clear {
     /// cohmemN or N.
@@ -76,11 +82,29 @@ struct Subject {
     /// Every user without a limit of their own, root as well.
     #[arg(long)]
     default: bool,
+    /// The control group (version 2) with this directory, as /sys/fs/cgroup/batch, and all below it; or
+    /// its number, as the list tells it.
+    #[arg(long, value_name = "DIRECTORY")]
+    job: Option<PathBuf>,
 }
 
 impl Subject {
-    fn whose(&self) -> Whose {
-        self.user.map_or(Whose::Default, Whose::User)
+    fn change(&self, out: &mut Output, device: u32, limit: Limit) -> Result<Exit> {
+        match &self.job {
+            Some(path) => change_job(out, device, job(path)?, limit),
+            None => {
+                let whose = self.user.map_or(Whose::Default, Whose::User);
+                change(out, device, whose, limit)
+            }
+        }
+    }
+}
+
+/// A group that is gone has its number only.
+fn job(path: &Path) -> Result<Job> {
+    match path.to_str().and_then(|text| text.parse().ok()) {
+        Some(number) => Ok(Job::new(number)),
+        None => Ok(Job::at(path)?),
     }
 }
 
@@ -113,6 +137,34 @@ pub(crate) enum Row {
         /// It is the default.
         inherited: bool,
     },
+    /// A control group with all below it.
+    Job {
+        schema: &'static str,
+        device: String,
+        /// Number of the group.
+        job: u64,
+        /// Its path below the mount of the control groups; `None`: it is gone.
+        path: Option<String>,
+        charged: u64,
+        /// `None`: any amount.
+        limit: Option<u64>,
+        /// It is no job any more, and holds something.
+        ended: bool,
+    },
+    /// What came through one open device, of `cohmem run` or another program.
+    Run {
+        schema: &'static str,
+        device: String,
+        run: u64,
+        process: u32,
+        user: u32,
+        name: Option<String>,
+        charged: u64,
+        /// `None`: any amount.
+        limit: Option<u64>,
+        /// It is over, and something of it is left.
+        ended: bool,
+    },
 }
 
 const SCHEMA: &str = "cohmem.quota/1";
@@ -121,10 +173,8 @@ impl Quota {
     pub(crate) fn run(&self, out: &mut Output) -> Result<Exit> {
         match &self.action {
             Action::List(list) => list.run(out),
-            Action::Set(set) => change(out, set.device, set.subject.whose(), set.limit),
-            Action::Clear(clear) => {
-                change(out, clear.device, clear.subject.whose(), Limit::Inherited)
-            }
+            Action::Set(set) => set.subject.change(out, set.device, set.limit),
+            Action::Clear(clear) => clear.subject.change(out, clear.device, Limit::Inherited),
         }
     }
 }
@@ -137,9 +187,11 @@ impl List {
         };
         let mut rows = Vec::new();
         for &number in &numbers {
-            let accounts = Device::open(number)?.query_accounts()?;
+            let device = Device::open(number)?;
+            let accounts = device.query_accounts()?;
             rows.push(default_row(number, &accounts));
             rows.extend(account_rows(number, &accounts));
+            rows.extend(object_rows(number, &device.query_objects()?));
         }
         if out.is_json() {
             out.json(&rows)?;
@@ -172,10 +224,31 @@ fn change(out: &mut Output, number: u32, whose: Whose, limit: Limit) -> Result<E
     Ok(Exit::Done)
 }
 
+/// Sets a job's limit, and shows what holds now.
+fn change_job(out: &mut Output, number: u32, job: Job, limit: Limit) -> Result<Exit> {
+    let device = Device::open(number)?;
+    device.set_job(job, limit)?;
+    let objects = device.query_objects()?;
+    let same = |object: &&Object| object.who == Who::Job(job);
+    let listed = objects.iter().find(same);
+    let row = listed.map_or_else(
+        // No job any more, and nothing is charged to it.
+        || job_row(number, job, 0, Limit::Inherited),
+        |object| object_row(number, object),
+    );
+    if out.is_json() {
+        out.json(&[row])?;
+    } else {
+        out.table(&table(&[row]))?;
+    }
+    Ok(Exit::Done)
+}
+
 /// Who holds memory of a device, or may hold so much only; nobody for those who may not open its node.
 pub(crate) fn holders(number: u32) -> Result<Vec<Row>> {
-    let accounts = match Device::open(number).and_then(|device| device.query_accounts()) {
-        Ok(accounts) => accounts,
+    let ask = |device: Device| Ok((device.query_accounts()?, device.query_objects()?));
+    let (accounts, objects) = match Device::open(number).and_then(ask) {
+        Ok(answer) => answer,
         Err(error) => match error.kind() {
             // Or it went away since it was listed, or its driver is older.
             ErrorKind::NotPermitted
@@ -185,7 +258,8 @@ pub(crate) fn holders(number: u32) -> Result<Vec<Row>> {
             _ => return Err(error.into()),
         },
     };
-    Ok(account_rows(number, &accounts).collect())
+    let rows = account_rows(number, &accounts);
+    Ok(rows.chain(object_rows(number, &objects)).collect())
 }
 
 fn default_row(number: u32, accounts: &Accounts) -> Row {
@@ -211,6 +285,43 @@ fn account_rows(number: u32, accounts: &Accounts) -> impl Iterator<Item = Row> {
         })
 }
 
+fn object_rows(number: u32, objects: &[Object]) -> impl Iterator<Item = Row> {
+    objects.iter().map(move |object| object_row(number, object))
+}
+
+fn object_row(number: u32, object: &Object) -> Row {
+    match object.who {
+        Who::Run {
+            number: run,
+            user,
+            process,
+        } => Row::Run {
+            schema: SCHEMA,
+            device: format!("cohmem{number}"),
+            run,
+            process,
+            user,
+            name: user::name_of(user),
+            charged: object.charged.get(),
+            limit: bytes_of(object.limit),
+            ended: object.limit == Limit::Inherited,
+        },
+        Who::Job(job) => job_row(number, job, object.charged.get(), object.limit),
+    }
+}
+
+fn job_row(number: u32, job: Job, charged: u64, limit: Limit) -> Row {
+    Row::Job {
+        schema: SCHEMA,
+        device: format!("cohmem{number}"),
+        job: job.number(),
+        path: job.path().map(|path| path.display().to_string()),
+        charged,
+        limit: bytes_of(limit),
+        ended: limit == Limit::Inherited,
+    }
+}
+
 fn idle_row(number: u32, user: u32, default: Limit) -> Row {
     Row::Account {
         schema: SCHEMA,
@@ -232,7 +343,7 @@ const fn bytes_of(limit: Limit) -> Option<u64> {
 
 /// Whose, how much, and how much it may be.
 pub(crate) fn table(rows: &[Row]) -> Table {
-    let mut table = Table::new(&["device", "user", ">charged", ">limit", ""]);
+    let mut table = Table::new(&["device", "who", ">charged", ">limit", ""]);
     let size = |bytes: Option<u64>| {
         bytes.map_or("unlimited".to_owned(), |bytes| {
             ByteCount::new(bytes).to_string()
@@ -261,6 +372,44 @@ pub(crate) fn table(rows: &[Row]) -> Table {
                 size(*limit),
                 if *inherited { "by default" } else { "" }.to_owned(),
             ],
+            Row::Job {
+                device,
+                job,
+                path,
+                charged,
+                limit,
+                ended,
+                ..
+            } => vec![
+                device.clone(),
+                path.as_ref().map_or_else(
+                    || format!("job {job} (gone)"),
+                    |path| format!("job {job}: {path}"),
+                ),
+                size(Some(*charged)),
+                if *ended { String::new() } else { size(*limit) },
+                if *ended { "ended" } else { "" }.to_owned(),
+            ],
+            Row::Run {
+                device,
+                run,
+                process,
+                user,
+                name,
+                charged,
+                limit,
+                ended,
+                ..
+            } => vec![
+                device.clone(),
+                format!(
+                    "run {run}: process {process} of {}",
+                    name.clone().unwrap_or_else(|| user.to_string())
+                ),
+                size(Some(*charged)),
+                if *ended { String::new() } else { size(*limit) },
+                if *ended { "ended" } else { "" }.to_owned(),
+            ],
         });
     }
     table
@@ -287,6 +436,35 @@ mod tests {
             limit: Some(8192),
             inherited: false,
         };
+        let job = Row::Job {
+            schema: SCHEMA,
+            device: "cohmem0".to_owned(),
+            job: 41,
+            path: Some("/batch".to_owned()),
+            charged: 4096,
+            limit: None,
+            ended: false,
+        };
+        let run = Row::Run {
+            schema: SCHEMA,
+            device: "cohmem0".to_owned(),
+            run: 3,
+            process: 77,
+            user: 1000,
+            name: None,
+            charged: 4096,
+            limit: Some(8192),
+            ended: false,
+        };
+        assert_eq!(
+            serde_json::to_string(&[job, run]).unwrap(),
+            concat!(
+                r#"[{"type":"job","schema":"cohmem.quota/1","device":"cohmem0","job":41,"#,
+                r#""path":"/batch","charged":4096,"limit":null,"ended":false},"#,
+                r#"{"type":"run","schema":"cohmem.quota/1","device":"cohmem0","run":3,"process":77,"#,
+                r#""user":1000,"name":null,"charged":4096,"limit":8192,"ended":false}]"#
+            )
+        );
         assert_eq!(
             serde_json::to_string(&[default, account]).unwrap(),
             concat!(
@@ -295,6 +473,13 @@ mod tests {
                 r#""name":"ada","charged":4096,"limit":8192,"inherited":false}]"#
             )
         );
+    }
+
+    #[test]
+    fn a_job_is_a_directory_or_a_number() {
+        assert_eq!(job(Path::new("41")).unwrap(), Job::new(41));
+        let error = job(Path::new("/no/such/group")).unwrap_err();
+        assert!(error.to_string().contains("/no/such/group"), "{error}");
     }
 
     #[test]

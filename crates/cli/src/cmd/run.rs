@@ -11,7 +11,7 @@ use std::{
 };
 
 use clap::Args;
-use cohmem::{ByteCount, Device, ErrorKind, Process, discover};
+use cohmem::{ByteCount, Device, ErrorKind, Process, discover, quota::Limit};
 use rustix::process::{Pid, Resource, Rlimit, getpid, getrlimit, set_child_subreaper, setrlimit};
 
 use self::{
@@ -56,6 +56,9 @@ impl Run {
         let mut policy = self.policy.clone();
         let devices = self.open_devices(&policy)?;
         policy.devices = devices.iter().map(Device::number).collect();
+        for device in &devices {
+            begin(device, &policy)?;
+        }
         let full = policy.full;
         // Children whose parent ends stay below this process, where they are found.
         set_child_subreaper(Some(getpid())).map_err(|errno| CliError::Signals(errno.into()))?;
@@ -132,6 +135,20 @@ impl Run {
                 program: program.to_string_lossy().into_owned(),
                 source,
             })
+    }
+}
+
+/// Has the driver count what comes to the device, and keep it to the limit: of all devices together, which
+/// the rounds keep, so no one of them holds more. Ends with this process.
+fn begin(device: &Device, policy: &Policy) -> Result<()> {
+    let bytes = |pages| Limit::Bytes(ByteCount::of_frames(pages));
+    let limit = policy.limit_pages().map_or(Limit::Unlimited, bytes);
+    match device.set_run(limit) {
+        Err(error) if error.kind() == ErrorKind::TooMany => {
+            warn("this run is not counted apart", &error);
+            Ok(())
+        }
+        made => Ok(made.map(drop)?),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The machine itself: procfs, and the driver's devices.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -111,6 +113,13 @@ impl Machine for Live {
         self.begin.elapsed()
     }
 
+    fn newest(&self) -> Option<u32> {
+        read(Path::new("/proc/sys/kernel/ns_last_pid"))?
+            .trim()
+            .parse()
+            .ok()
+    }
+
     fn children(&self, parent: u32) -> Vec<u32> {
         let mut found = children_of(parent);
         for _reading in 0..NR_READINGS {
@@ -128,8 +137,8 @@ impl Machine for Live {
     }
 
     fn signature(&self, process: &Process) -> Option<Signature> {
-        let read = |name| fs::read_to_string(format!("/proc/{}/{name}", process.pid())).ok();
-        let (stat, statm) = (read("stat")?, read("statm")?);
+        let read_own = |name| read(Path::new(&format!("/proc/{}/{name}", process.pid())));
+        let (stat, statm) = (read_own("stat")?, read_own("statm")?);
         parse_signature(&stat, &statm)
     }
 
@@ -172,6 +181,14 @@ impl Machine for Live {
     }
 }
 
+/// The text of a small file in procfs, without asking for its size first, which is never known.
+fn read(path: &Path) -> Option<String> {
+    let mut text = String::with_capacity(512);
+    let file = File::open(path).ok()?;
+    file.take(u64::MAX).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
 /// The children of each thread of `parent`, as the kernel lists them at this moment.
 pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else {
@@ -179,7 +196,7 @@ pub(crate) fn children_of(parent: u32) -> Vec<u32> {
     };
     threads
         .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+        .filter_map(|thread| read(&thread.path().join("children")))
         .flat_map(|text| {
             text.split_whitespace()
                 .filter_map(|pid| pid.parse().ok())

@@ -47,6 +47,10 @@ pub(crate) trait Machine {
 
     /// Time since some moment.
     fn now(&self) -> Duration;
+    /// The number that the newest process or thread of the machine got; `None` where it is not told.
+    ///
+    /// A process that is being made has its number before it is in any list.
+    fn newest(&self) -> Option<u32>;
     /// Children of any thread of `parent`, as far as they can be listed.
     fn children(&self, parent: u32) -> Vec<u32>;
     fn open(&self, pid: u32) -> Step<Self::Process>;

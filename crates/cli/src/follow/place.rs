@@ -1,5 +1,7 @@
 //! Placing: moves to the devices what may move, as far as there is room.
 
+use std::time::Duration;
+
 use cohmem::{AddrRange, PageEntry, Reason};
 
 use super::{
@@ -76,13 +78,26 @@ impl<M: Machine> Follower<M> {
         }
         let mut room = self.room()?;
         for spot in spots {
-            match self.place_area(spot, &mut room, round) {
+            let begin = self.machine.now();
+            let placed = self.place_area(spot, &mut room, round);
+            self.rest_after(spot.0, begin);
+            match placed {
                 // It ended, or changed what it is: the next round sees that.
                 Ok(()) | Err(Obstacle::Gone | Obstacle::Hidden) => {}
                 Err(other) => return Err(other),
             }
         }
         Ok(())
+    }
+
+    /// Lets a process rest for the work on it since `begin`, besides what it rests for its look.
+    fn rest_after(&mut self, pid: u32, begin: Duration) {
+        let pause = self.pause_after(self.machine.now() - begin);
+        let patience = self.patience;
+        if let Some(one) = self.followed.get_mut(&pid) {
+            one.next_look += pause;
+            one.not_before += pause.min(patience);
+        }
     }
 
     fn room(&self) -> Step<Room> {

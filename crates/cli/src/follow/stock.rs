@@ -11,7 +11,8 @@ use super::{
 };
 use crate::policy::Area;
 
-/// A look that took time T is followed by none without a cause for so many times T.
+/// Looking at a process and moving its pages took time T: no look without a cause follows for so many
+/// times T, and times the number of processes.
 const SHARE: u32 = 50;
 /// Longest pause between two looks without a cause, but for their cost.
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -23,15 +24,36 @@ const NR_TRIES: usize = 3;
 pub(super) struct Stock {
     /// The counts are upper bounds of what is on the devices.
     pub(super) is_certain: bool,
+    /// Every process that was found is followed, or hidden. What has ended, or is about to become another
+    /// program, is found and not followed.
+    pub(super) is_complete: bool,
     /// A process changed since it was last looked at.
     pub(super) has_news: bool,
 }
 
 impl<M: Machine> Follower<M> {
+    /// Whether there is nothing to look at and nothing to move.
+    pub(super) fn is_idle(&self) -> bool {
+        let now = self.machine.now();
+        self.followed.values().all(|one| {
+            now < one.next_look
+                && one.seen.iter().all(|seen| seen.nr_candidates == 0)
+                && one.signature.is_some()
+                && one.signature == self.machine.signature(&one.process)
+        })
+    }
+
+    /// How long there is no look without a cause after work on one process that took so long.
+    pub(super) fn pause_after(&self, took: Duration) -> Duration {
+        let nr_followed = u32::try_from(self.followed.len()).unwrap_or(u32::MAX);
+        took * SHARE.saturating_mul(nr_followed.max(1))
+    }
+
     /// Looks at what has changed, until there is no process that was not asked.
     pub(super) fn take_stock(&mut self) -> Step<Stock> {
         let mut stock = Stock {
             is_certain: true,
+            is_complete: false,
             has_news: false,
         };
         let mut asked = BTreeSet::new();
@@ -39,6 +61,9 @@ impl<M: Machine> Follower<M> {
             let mut new = self.find();
             new.retain(|&pid| asked.insert(pid));
             if new.is_empty() {
+                let is_known =
+                    |pid| self.followed.contains_key(pid) || self.tally.hidden.contains(pid);
+                stock.is_complete = asked.iter().all(is_known);
                 return Ok(stock);
             }
             for pid in new {
@@ -101,7 +126,7 @@ impl<M: Machine> Follower<M> {
             stock.has_news |= has_changed;
             one.signature = if is_certain { signature } else { None };
             let now = self.machine.now();
-            let cost = (now - begin) * SHARE;
+            let cost = self.pause_after(now - begin);
             one.rest = if has_changed {
                 self.patience
             } else {

@@ -91,6 +91,71 @@ fn a_look_that_takes_long_is_followed_by_a_pause() {
 }
 
 #[test]
+fn many_processes_share_the_time_for_looks() {
+    let fake = Fake::new(&[100]);
+    for _process in 0..10 {
+        let pid = fake.spawn(ROOT);
+        fake.map(pid, 0, 4, "");
+        fake.touch(pid, 0, 4);
+    }
+    let mut follower = follower(&fake, "all");
+    round(&mut follower);
+    fake.pass(Duration::from_secs(60));
+    fake.looks_take(Duration::from_secs(1));
+    let nr_before = fake.nr_looks();
+    for _ in 0..1000 {
+        round(&mut follower);
+        fake.pass(Duration::from_secs(1));
+    }
+    // 1000 s and what the looks take: each process rests for 500 s after one.
+    let nr_looks = fake.nr_looks() - nr_before;
+    assert!((20..=30).contains(&nr_looks), "{nr_looks}");
+}
+
+#[test]
+fn pages_that_find_no_room_are_tried_rarely_when_that_takes_long() {
+    let fake = Fake::new(&[1]);
+    let pid = fake.spawn(ROOT);
+    fake.map(pid, 0, 4, "");
+    fake.touch(pid, 0, 4);
+    let mut follower = follower(&fake, "all");
+    round(&mut follower);
+    fake.pass(Duration::from_secs(60));
+    fake.looks_take(Duration::from_secs(1));
+    let nr_before = fake.nr_looks();
+    for _ in 0..99 {
+        round(&mut follower);
+        fake.pass(Duration::from_secs(1));
+    }
+    // One look to see them, one to place them: 2 s, and none for 100 s.
+    assert_eq!(fake.nr_looks() - nr_before, 2);
+}
+
+#[test]
+fn while_nothing_happens_no_process_is_searched_for() {
+    let fake = Fake::new(&[100]);
+    let pid = fake.spawn(ROOT);
+    fake.map(pid, 0, 4, "");
+    fake.touch(pid, 0, 4);
+    let mut follower = follower(&fake, "limit=64K");
+    round(&mut follower);
+    fake.pass(PATIENCE);
+    round(&mut follower);
+    let nr_lists = fake.nr_lists();
+    for _ in 0..3 {
+        fake.pass(Duration::from_millis(1));
+        round(&mut follower);
+    }
+    assert_eq!(fake.nr_lists(), nr_lists);
+    let child = fake.fork(pid);
+    fake.exec(child);
+    fake.map(child, 0, 3, "");
+    fake.touch(child, 0, 3);
+    round(&mut follower);
+    assert_eq!(fake.on_device(child, 0), 3);
+}
+
+#[test]
 fn only_what_the_policy_names_moves() {
     let fake = Fake::new(&[100]);
     let pid = fake.spawn(ROOT);

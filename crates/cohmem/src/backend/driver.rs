@@ -76,6 +76,21 @@ impl ControlNode {
         }
     }
 
+    /// The soft-reserved memory, part by part.
+    pub(crate) fn ranges(&self) -> Result<Vec<args::Range>> {
+        let mut parts = Vec::new();
+        let mut part = args::Range::default();
+        loop {
+            match self.0.range(&mut part) {
+                Ok(()) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENODATA) => return Ok(parts),
+                Err(source) => return Err(failed(Command::Range, source)),
+            }
+            parts.push(part);
+            part.from = part.start.saturating_add(part.length);
+        }
+    }
+
     pub(crate) fn detach(&self, device: u32, timeout_ms: u32) -> Result<Drained> {
         let argument = args::Detach {
             device,
@@ -179,6 +194,58 @@ impl DeviceNode {
                 },
                 source,
             )),
+        }
+    }
+
+    pub(crate) fn history(
+        &self,
+        mut argument: args::History,
+        moves: &mut [args::Move],
+    ) -> Result<args::History> {
+        let command = Command::History {
+            device: self.device,
+            start: argument.start,
+            length: argument.length,
+        };
+        match self.node.history(&mut argument, moves) {
+            Ok(()) => Ok(argument),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
+    pub(crate) fn set_job(&self, job: &args::Job) -> Result<()> {
+        let mut argument = *job;
+        let command = Command::SetJob {
+            device: self.device,
+            job: job.job,
+            limit: job.limit,
+        };
+        match self.node.set_job(&mut argument) {
+            Ok(()) => Ok(()),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
+    pub(crate) fn set_run(&self, run: &args::Run) -> Result<u64> {
+        let mut argument = *run;
+        let command = Command::SetRun {
+            device: self.device,
+            limit: run.limit,
+        };
+        match self.node.set_run(&mut argument) {
+            Ok(()) => Ok(argument.run),
+            Err(source) => Err(failed(command, source)),
+        }
+    }
+
+    pub(crate) fn objects(&self, objects: &mut [args::Object]) -> Result<args::Objects> {
+        let mut argument = args::Objects::default();
+        let command = Command::Objects {
+            device: self.device,
+        };
+        match self.node.objects(&mut argument, objects) {
+            Ok(()) => Ok(argument),
+            Err(source) => Err(failed(command, source)),
         }
     }
 

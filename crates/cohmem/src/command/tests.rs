@@ -30,6 +30,21 @@ const SET_QUOTA: Command = Command::SetQuota {
     limit: 7,
 };
 const ACCOUNTS: Command = Command::Accounts { device: 3 };
+const HISTORY: Command = Command::History {
+    device: 3,
+    start: 0x7f00,
+    length: 0x40,
+};
+const SET_JOB: Command = Command::SetJob {
+    device: 3,
+    job: 99,
+    limit: 7,
+};
+const SET_RUN: Command = Command::SetRun {
+    device: 3,
+    limit: 7,
+};
+const OBJECTS: Command = Command::Objects { device: 3 };
 
 /// Each documented error number, the kind it maps to, and what its message must name.
 #[test]
@@ -94,6 +109,41 @@ fn documented_errors_map_to_kinds_and_messages() {
         (ACCOUNTS, libc::ENODEV, K::NoDevice, "cohmem3"),
         (ACCOUNTS, libc::EMSGSIZE, K::TooMany, "limit of 256"),
         (ACCOUNTS, libc::ENOMEM, K::NoMemory, "arrays"),
+        (HISTORY, libc::EPERM, K::NotPermitted, "CAP_SYS_ADMIN"),
+        (HISTORY, libc::EINVAL, K::InvalidInput, "0x7f00-0x7f40"),
+        (HISTORY, libc::EDOM, K::Misaligned, "multiple of 0x1000"),
+        (HISTORY, libc::EOVERFLOW, K::OutOfRange, "wraps"),
+        (HISTORY, libc::ERANGE, K::OutOfRange, "user address"),
+        (HISTORY, libc::EMSGSIZE, K::TooMany, "limit of 4096"),
+        (HISTORY, libc::EBADF, K::WrongFile, "closed"),
+        (HISTORY, libc::EBADFD, K::WrongFile, "pagemap or mem"),
+        (HISTORY, libc::ESRCH, K::NoProcess, "gone"),
+        (HISTORY, libc::ENODEV, K::NoDevice, "cohmem3"),
+        (HISTORY, libc::EINTR, K::Interrupted, "signal"),
+        (HISTORY, libc::ENOMEM, K::NoMemory, "arrays"),
+        (
+            Command::History {
+                device: 3,
+                start: 0,
+                length: 0,
+            },
+            libc::ENODEV,
+            K::NoDevice,
+            "history of cohmem3",
+        ),
+        (SET_JOB, libc::EPERM, K::NotPermitted, "CAP_SYS_ADMIN"),
+        (SET_JOB, libc::EINVAL, K::InvalidInput, "contradicts"),
+        (SET_JOB, libc::ERANGE, K::OutOfRange, "99"),
+        (SET_JOB, libc::ENOSPC, K::TooMany, "256 control groups"),
+        (SET_JOB, libc::ENODEV, K::NoDevice, "cohmem3"),
+        (SET_RUN, libc::EINVAL, K::InvalidInput, "contradicts"),
+        (SET_RUN, libc::ERANGE, K::OutOfRange, "7 frames"),
+        (SET_RUN, libc::EDQUOT, K::TooMany, "16 run instances"),
+        (SET_RUN, libc::ENOSPC, K::TooMany, "256 run instances"),
+        (SET_RUN, libc::ENODEV, K::NoDevice, "cohmem3"),
+        (OBJECTS, libc::ENODEV, K::NoDevice, "cohmem3"),
+        (OBJECTS, libc::EMSGSIZE, K::TooMany, "limit of 512"),
+        (OBJECTS, libc::ENOMEM, K::NoMemory, "arrays"),
         (QUERY, libc::EDOM, K::Misaligned, "multiple of 0x1000"),
         (QUERY, libc::EADDRNOTAVAIL, K::NotMapped, "no mapping"),
         (QUERY, libc::EBADFD, K::WrongFile, "pagemap or mem"),
@@ -107,6 +157,24 @@ fn documented_errors_map_to_kinds_and_messages() {
             "another version",
         ),
         (Command::List, libc::EFAULT, K::BadAddress, "argument"),
+        (
+            Command::Range,
+            libc::EPERM,
+            K::NotPermitted,
+            "CAP_SYS_ADMIN",
+        ),
+        (
+            Command::Range,
+            libc::ENODATA,
+            K::NotFound,
+            "none above the address",
+        ),
+        (
+            Command::Range,
+            libc::ENOTTY,
+            K::Unsupported,
+            "another version",
+        ),
         (
             Command::Info { device: 3 },
             libc::ENODEV,
@@ -139,6 +207,10 @@ fn every_error_of_the_header_is_known() {
         ("struct cohmem_migrate -", MIGRATE, 6),
         ("struct cohmem_quota -", SET_QUOTA, 5),
         ("struct cohmem_accounts -", ACCOUNTS, 3),
+        ("struct cohmem_history -", HISTORY, 10),
+        ("struct cohmem_job -", SET_JOB, 5),
+        ("struct cohmem_run -", SET_RUN, 5),
+        ("struct cohmem_objects -", OBJECTS, 3),
     ] {
         let text = header
             .split(marker)
@@ -181,6 +253,7 @@ fn number(name: &str) -> i32 {
         "EADDRNOTAVAIL" => libc::EADDRNOTAVAIL,
         "EBUSY" => libc::EBUSY,
         "ENOSPC" => libc::ENOSPC,
+        "EDQUOT" => libc::EDQUOT,
         "ENOMEM" => libc::ENOMEM,
         "ENODEV" => libc::ENODEV,
         "EINTR" => libc::EINTR,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::tree::{DirTree, Tree};
+use crate::{error::Result, units::PhysRange};
 
 const BLOCK: u64 = 128 << 20;
 const MEMORY: &str = "/sys/devices/system/memory";
@@ -28,6 +29,8 @@ pub(super) struct FakeMachine {
     /// The zone that added memory comes online in.
     pub(super) policy: RefCell<&'static str>,
     pub(super) nr_pauses: Cell<u32>,
+    /// What the driver tells of soft-reserved memory.
+    pub(super) told: RefCell<Vec<PhysRange>>,
     /// kmem was unbound with a block online: the range is lost until the next boot.
     pub(super) is_lost: Cell<bool>,
     regions: u64,
@@ -45,6 +48,7 @@ impl FakeMachine {
             meddled: RefCell::default(),
             policy: RefCell::new("Movable"),
             nr_pauses: Cell::new(0),
+            told: RefCell::default(),
             is_lost: Cell::new(false),
             regions: drivers.len() as u64,
         };
@@ -260,6 +264,10 @@ impl Tree for FakeMachine {
 
     fn pause(&self) {
         self.nr_pauses.set(self.nr_pauses.get() + 1);
+    }
+
+    fn soft_reserved(&self) -> Result<Vec<PhysRange>> {
+        Ok(self.told.borrow().clone())
     }
 
     fn exists(&self, path: &str) -> bool {

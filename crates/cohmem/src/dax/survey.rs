@@ -54,7 +54,15 @@ pub struct SoftReserved {
 pub(super) fn survey(tree: &impl Tree) -> Result<Vec<SoftReserved>> {
     let resources = iomem::read(tree)?;
     let devices = device::read_all(tree)?;
-    let mut found: Vec<SoftReserved> = iomem::soft_reserved(&resources)
+    // Newer kernels (from 6.19 on) do not show soft-reserved ranges there: the driver tells them, and
+    // what a dax device owns is one.
+    let shown = iomem::soft_reserved(&resources);
+    let told = if shown.is_empty() {
+        tree.soft_reserved()?
+    } else {
+        Vec::new()
+    };
+    let mut found: Vec<SoftReserved> = shown
         .into_iter()
         .map(|(range, claims)| {
             let claims: Vec<_> = claims
@@ -67,11 +75,10 @@ pub(super) fn survey(tree: &impl Tree) -> Result<Vec<SoftReserved>> {
             }
         })
         .collect();
-    // Newer kernels (7.x) do not list soft-reserved ranges there; what a dax device owns is one.
-    for range in devices
+    let of_devices = devices
         .iter()
-        .flat_map(|device| device.ranges.iter().copied())
-    {
+        .flat_map(|device| device.ranges.iter().copied());
+    for range in told.into_iter().chain(of_devices) {
         if !found.iter().any(|soft| soft.range.overlaps(range)) {
             let claims: Vec<_> = resources
                 .iter()

@@ -307,6 +307,29 @@ fn a_kernel_that_hides_soft_reserved_ranges_still_shows_its_dax_devices() {
 }
 
 #[test]
+fn what_the_kernel_hides_the_driver_tells() {
+    let machine = FakeMachine::new(&[None]);
+    machine.put(
+        "/proc/iomem",
+        "1000-bfffffff : System RAM\n100000000-107ffffff : cohmem\n",
+    );
+    let found = survey::survey(&machine).unwrap();
+    // Only what the dax device owns.
+    assert_eq!(found.len(), 1);
+    let ranges = ["0x100000000+256M", "0x200000000+1G"].map(|text| text.parse().unwrap());
+    *machine.told.borrow_mut() = ranges.to_vec();
+    let found = survey::survey(&machine).unwrap();
+    assert_eq!(
+        found.iter().map(|soft| soft.range).collect::<Vec<_>>(),
+        ranges
+    );
+    let owners: Vec<_> = found[0].parts.iter().map(|part| &part.owner).collect();
+    assert_eq!(owners, [&Owner::Cohmem, &Owner::Free]);
+    let wanted = ["0x108000000+128M", "0x200000000+1G"].map(|text| text.parse().unwrap());
+    assert_eq!(survey::candidates(&found), wanted);
+}
+
+#[test]
 fn a_record_is_kept_until_it_is_forgotten() {
     let machine = FakeMachine::new(&[Some("kmem")]);
     let taken = taken_from(&machine, "dax0.0").unwrap();

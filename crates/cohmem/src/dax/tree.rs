@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use crate::error::{Cause, Error};
+use crate::{
+    backend::driver::ControlNode,
+    error::{Cause, Error, ErrorKind},
+    units::PhysRange,
+};
 
 /// Access to the machine's files; paths are absolute. Tests put a fake machine behind it.
 pub(crate) trait Tree {
@@ -19,6 +23,8 @@ pub(crate) trait Tree {
     fn link(&self, path: &str) -> io::Result<PathBuf>;
     /// A short wait before another try.
     fn pause(&self);
+    /// Where soft-reserved memory is, as the driver tells; nothing where there is no driver.
+    fn soft_reserved(&self) -> Result<Vec<PhysRange>, Error>;
 
     fn exists(&self, path: &str) -> bool {
         self.read(path).is_ok() || self.names(path).is_ok()
@@ -107,6 +113,30 @@ impl Tree for DirTree {
 
     fn pause(&self) {
         thread::sleep(Duration::from_millis(100));
+    }
+
+    fn soft_reserved(&self) -> Result<Vec<PhysRange>, Error> {
+        if self.root != Path::new("/") {
+            return Ok(Vec::new());
+        }
+        let parts = match ControlNode::open().and_then(|control| control.ranges()) {
+            Ok(parts) => parts,
+            // The driver is not loaded, or is one that does not know the command yet.
+            Err(error) if matches!(error.kind(), ErrorKind::NoDriver | ErrorKind::Unsupported) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error),
+        };
+        let mut ranges: Vec<PhysRange> = Vec::new();
+        for part in parts {
+            let end = part.start.saturating_add(part.length);
+            let start = match ranges.pop_if(|last| last.end() == part.start) {
+                Some(last) => last.start(),
+                None => part.start,
+            };
+            ranges.push(PhysRange::new(start, end)?);
+        }
+        Ok(ranges)
     }
 
     fn exists(&self, path: &str) -> bool {

@@ -56,6 +56,14 @@ impl Node {
         Ok(unsafe { run(&self.file, command) }?)
     }
 
+    /// [`ioctl::RANGE`].
+    pub(crate) fn range(&self, argument: &mut args::Range) -> io::Result<()> {
+        // SAFETY: The number and the structure belong together in the ABI; it holds no pointer.
+        let command = unsafe { Updater::<{ ioctl::RANGE }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
     /// [`ioctl::INFO`].
     pub(crate) fn info(&self, argument: &mut args::Info) -> io::Result<()> {
         // SAFETY: The number and the structure belong together in the ABI; it holds no pointer.
@@ -112,6 +120,54 @@ impl Node {
         // SAFETY: The number and the structure belong together in the ABI. Its pointer and count
         // are those of `accounts`, which is borrowed until the command has ended.
         let command = unsafe { Updater::<{ ioctl::ACCOUNTS }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
+    /// [`ioctl::HISTORY`]; the driver writes at most `moves.len()` entries to `moves`.
+    pub(crate) fn history(
+        &self,
+        argument: &mut args::History,
+        moves: &mut [args::Move],
+    ) -> io::Result<()> {
+        // A longer slice than a u32 counts is told short; the driver refuses far smaller ones.
+        argument.nr_max = u32::try_from(moves.len()).unwrap_or(u32::MAX);
+        argument.moves_ptr = moves.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: The number and the structure belong together in the ABI. Its pointer and count
+        // are those of `moves`, which is borrowed until the command has ended.
+        let command = unsafe { Updater::<{ ioctl::HISTORY }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
+    /// [`ioctl::SET_JOB`].
+    pub(crate) fn set_job(&self, argument: &mut args::Job) -> io::Result<()> {
+        // SAFETY: The number and the structure belong together in the ABI; it holds no pointer.
+        let command = unsafe { Updater::<{ ioctl::SET_JOB }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
+    /// [`ioctl::SET_RUN`].
+    pub(crate) fn set_run(&self, argument: &mut args::Run) -> io::Result<()> {
+        // SAFETY: The number and the structure belong together in the ABI; it holds no pointer.
+        let command = unsafe { Updater::<{ ioctl::SET_RUN }, _>::new(argument) };
+        // SAFETY: `file` is a node of the driver, by the type invariants.
+        Ok(unsafe { run(&self.file, command) }?)
+    }
+
+    /// [`ioctl::OBJECTS`]; the driver writes at most `objects.len()` entries to `objects`.
+    pub(crate) fn objects(
+        &self,
+        argument: &mut args::Objects,
+        objects: &mut [args::Object],
+    ) -> io::Result<()> {
+        // A longer slice than a u32 counts is told short; the driver refuses far smaller ones.
+        argument.nr_max = u32::try_from(objects.len()).unwrap_or(u32::MAX);
+        argument.objects_ptr = objects.as_mut_ptr().expose_provenance() as u64;
+        // SAFETY: The number and the structure belong together in the ABI. Its pointer and count
+        // are those of `objects`, which is borrowed until the command has ended.
+        let command = unsafe { Updater::<{ ioctl::OBJECTS }, _>::new(argument) };
         // SAFETY: `file` is a node of the driver, by the type invariants.
         Ok(unsafe { run(&self.file, command) }?)
     }

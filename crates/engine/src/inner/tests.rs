@@ -1,5 +1,8 @@
+//! Tests that hold a moment of a migration open: they do the steps of a migration by themselves.
+
 use std::{
-    fs,
+    fs, io,
+    os::fd::{AsRawFd as _, BorrowedFd},
     sync::atomic::Ordering,
     thread::{self, ScopedJoinHandle},
     time::Duration,
@@ -15,6 +18,10 @@ use crate::{
     sys::last_word,
     word::Held,
 };
+
+mod kernel_access;
+mod pinned;
+mod waiting;
 
 const GRANULE: usize = 64 << 10;
 /// After so long a test hangs.
@@ -58,8 +65,20 @@ fn region(level: Level, memory_type: MemoryType) -> Option<Region> {
     Some(Region::allocate(&pool, 8 * GRANULE, &options).unwrap())
 }
 
+fn word_at(region: &Region, offset: usize) -> &AtomicUsize {
+    crate::sys::areas::word_at(&region.inner().mechanism.memory().areas, offset)
+}
+
 fn word_of(region: &Region, index: usize) -> &AtomicUsize {
-    crate::sys::areas::word_at(&region.inner().mechanism.memory().areas, index * GRANULE)
+    word_at(region, index * GRANULE)
+}
+
+/// Accesses that wait for the file's answer, whether or not somebody read of them.
+fn nr_queued(uffd: BorrowedFd<'_>) -> usize {
+    let path = format!("/proc/self/fdinfo/{}", uffd.as_raw_fd());
+    let text = fs::read_to_string(path).unwrap();
+    let total = text.lines().find_map(|line| line.strip_prefix("total:"));
+    total.unwrap().trim().parse().unwrap()
 }
 
 /// Starts a thread that writes a word, and returns when it sleeps.

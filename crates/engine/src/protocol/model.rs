@@ -136,6 +136,20 @@ impl Model {
         }
     }
 
+    /// An access as at level 3, where who must wait is not queued: `wait_fn` waits, and it is tried again.
+    #[cfg(loom)]
+    pub(crate) fn access_retrying(&self, page: usize, access: Access, wait_fn: impl Fn()) {
+        loop {
+            let mut state = self.lock();
+            if state.access(page, access) == Outcome::Done {
+                return;
+            }
+            state.pages[page].nr_waiting -= 1;
+            drop(state);
+            wait_fn();
+        }
+    }
+
     /// Tries all accesses again that were woken.
     #[cfg(not(loom))]
     pub(crate) fn retry_woken(&self) {

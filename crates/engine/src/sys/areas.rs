@@ -23,7 +23,7 @@ use rustix::{
     mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags},
 };
 
-use super::{ballast, device::Mapping, fork::NoForkGuard};
+use super::{ballast, copy, device::Mapping, fork::NoForkGuard};
 use crate::host::{Slot, Span};
 
 const PAGE_BYTES: usize = 4096;
@@ -204,11 +204,12 @@ impl Areas {
 
     /// Gives never-touched pages of the region the zero page.
     pub(crate) fn populate(&self, span: Span) -> Result<(), Errno> {
-        advise(
-            self.at(self.region, span),
-            span.length,
-            Advice::LinuxPopulateRead,
-        )
+        let start = self.at(self.region, span);
+        // Asked first: to populate what is there costs a look at each page's own record.
+        if is_resident(start, span.length) {
+            return Ok(());
+        }
+        advise(start, span.length, Advice::LinuxPopulateRead)
     }
 
     /// Puts device memory into the place of a span of the region.
@@ -372,6 +373,19 @@ fn advise(start: NonNull<u8>, length: usize, advice: Advice) -> Result<(), Errno
     unsafe { rustix::mm::madvise(start.as_ptr().cast(), length, advice) }
 }
 
+/// Whether each page of a range is in memory, as far as the page tables tell.
+fn is_resident(start: NonNull<u8>, length: usize) -> bool {
+    let mut resident = [0_u8; 512];
+    let step = resident.len() * PAGE_BYTES;
+    (0..length).step_by(step).all(|offset| {
+        let nr_pages = (length - offset).min(step) / PAGE_BYTES;
+        let from: *mut c_void = start.as_ptr().wrapping_byte_add(offset).cast();
+        // SAFETY: The kernel writes a byte a page, for which there is room, and reads no memory.
+        let result = unsafe { libc::mincore(from, nr_pages * PAGE_BYTES, resident.as_mut_ptr()) };
+        result == 0 && resident[..nr_pages].iter().all(|byte| byte & 1 == 1)
+    })
+}
+
 fn discard(start: NonNull<u8>, length: usize) {
     let given_back = advise(start, length, Advice::LinuxDontNeed);
     debug_assert!(given_back.is_ok(), "the area is mapped: {given_back:?}");
@@ -379,15 +393,17 @@ fn discard(start: NonNull<u8>, length: usize) {
 
 fn copy_to(from: NonNull<u8>, device: &Mapping, slot: Slot, length: usize) {
     let to = device.at(slot, length);
-    // SAFETY: Both ranges were checked by the callers and `at`, and lie in different mappings. Nobody
-    // writes the source: it is stopped, or in an area of the engine's. The frames are the caller's.
-    unsafe { ptr::copy_nonoverlapping(from.as_ptr(), to, length) };
+    // SAFETY:
+    // 1. Both ranges were checked by the callers and `at`, and lie in different mappings.
+    // 2. Nobody writes the source: it is stopped, or in an area of the engine's. The frames are the
+    //    caller's.
+    unsafe { copy::copy(from.as_ptr(), to, length) };
 }
 
 fn copy_from(to: NonNull<u8>, device: &Mapping, slot: Slot, length: usize) {
     let from = device.at(slot, length);
     // SAFETY: As in `copy_to`, the other way round; the target is in an area of the engine's.
-    unsafe { ptr::copy_nonoverlapping(from, to.as_ptr(), length) };
+    unsafe { copy::copy(from, to.as_ptr(), length) };
 }
 
 /// A word of the region, for tests whose threads share it.

@@ -129,6 +129,8 @@ impl Uffd {
     }
 
     pub(crate) fn register(&self, start: usize, length: usize, mode: Mode) -> Result<(), Errno> {
+        #[cfg(all(test, not(loom)))]
+        TouchFirst::touch(start);
         let mut argument = abi::uffdio_register {
             range: range(start, length),
             mode: match mode {
@@ -290,5 +292,38 @@ fn obstacle_of(error: Errno) -> Obstacle {
         error => Obstacle::NoUserfaultfd {
             errno: error.raw_os_error(),
         },
+    }
+}
+
+/// While it lives, this thread reads the first byte of each range just before it registers it: what another
+/// thread may do, at the worst moment.
+#[cfg(all(test, not(loom)))]
+pub(crate) struct TouchFirst(());
+
+#[cfg(all(test, not(loom)))]
+thread_local! {
+    static IS_TOUCHING: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+#[cfg(all(test, not(loom)))]
+impl TouchFirst {
+    pub(crate) fn new() -> Self {
+        IS_TOUCHING.set(true);
+        Self(())
+    }
+
+    fn touch(start: usize) {
+        if IS_TOUCHING.get() {
+            let byte = std::ptr::with_exposed_provenance::<u8>(start);
+            // SAFETY: Whoever registers a range owns it, and it is mapped and readable.
+            let _byte = unsafe { byte.read_volatile() };
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+impl Drop for TouchFirst {
+    fn drop(&mut self) {
+        IS_TOUCHING.set(false);
     }
 }

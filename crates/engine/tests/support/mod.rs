@@ -13,6 +13,7 @@ use std::{
 
 use cohmem_engine::{Level, MemoryType, survey};
 
+pub(crate) mod course;
 pub(crate) mod pattern;
 pub(crate) mod process;
 pub(crate) mod raw;

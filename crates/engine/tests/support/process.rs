@@ -6,6 +6,18 @@ use cohmem_engine::Region;
 
 pub(crate) const EMFILE: i32 = libc::EMFILE;
 pub(crate) const ENOSYS: i32 = libc::ENOSYS;
+pub(crate) const SIGBUS: i32 = libc::SIGBUS;
+
+/// From here on a signal that ends this process leaves no file.
+pub(crate) fn no_core_file() {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: The structure is valid for reads.
+    let set = unsafe { libc::setrlimit(libc::RLIMIT_CORE, &raw const none) };
+    assert_eq!(set, 0);
+}
 
 /// No file can be opened while it lives.
 pub(crate) struct FileLimit(libc::rlimit);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Bad input: each error that the header documents, and nothing changed.
 
-use cohmem_kcore::{Attribute, DeviceId, Errno};
+use cohmem_kcore::{Attribute, DeviceId, Errno, OpenNode};
 use cohmem_uapi::{
     ABI_VERSION, ATTACH_ALTMAP, Direction, MAX_DEVICES, MAX_STUCK, RANGE_ALIGN, args,
 };
@@ -201,7 +201,13 @@ fn migrate_refuses_what_the_header_says() {
             };
             change_fn(&mut args);
             let what = format!("migrate case {index}: {args:x?}");
-            refused(&rig, id, || rig.driver.migrate(id, &mut args), errno, &what);
+            refused(
+                &rig,
+                id,
+                || rig.driver.migrate(&OpenNode::new(id), &mut args),
+                errno,
+                &what,
+            );
         }
     }
 }
@@ -218,14 +224,20 @@ fn a_list_of_reasons_that_is_too_short_is_found_before_anything_moves() {
         reasons_ptr,
         ..args::Migrate::default()
     };
-    assert_eq!(rig.driver.migrate(id, &mut args), Err(Errno::EFAULT));
+    assert_eq!(
+        rig.driver.migrate(&OpenNode::new(id), &mut args),
+        Err(Errno::EFAULT)
+    );
     assert_eq!(rig.info(id).moved_in, 8);
     let large = rig.spawn(1200);
     rig.host.store_all(large, BASE..BASE + 1200, 7);
     args.length = 1200 * PAGE;
     args.proc_fd = i32::try_from(large.0).unwrap();
     args.reasons_ptr = rig.host.user_buffer(1199);
-    assert_eq!(rig.driver.migrate(id, &mut args), Err(Errno::EFAULT));
+    assert_eq!(
+        rig.driver.migrate(&OpenNode::new(id), &mut args),
+        Err(Errno::EFAULT)
+    );
     assert_eq!(rig.info(id).moved_in, 8);
     rig.assert_sound();
 }

@@ -6,9 +6,12 @@ mod fake;
 
 mod detach;
 mod errors;
+mod history;
+mod objects;
 mod poison;
 mod quota;
 mod random;
+mod range;
 mod reasons;
 mod round_trip;
 mod sweep;

@@ -2,7 +2,7 @@
 //! Frames that the hardware loses.
 
 use cohmem_kcore::{Attribute, DeviceId, Errno, poison::Failure};
-use cohmem_uapi::{Reason, State, args};
+use cohmem_uapi::{QUERY_REASONS, Reason, State, Tier, args};
 
 use crate::fake::{BASE, PAGE, Pid, Rig, SOFT_START, Seen};
 
@@ -50,6 +50,30 @@ fn a_frame_that_failed_in_use_sends_its_owners_sigbus_and_nobody_else() {
     // Freed and never handed out again.
     let other = rig.spawn(512);
     assert_eq!(rig.fill(id, other, BASE..BASE + 512).nr_filled, 508);
+    rig.assert_sound();
+}
+
+#[test]
+fn a_page_that_poison_unmapped_is_told_as_poisoned() {
+    let (rig, id, pid) = on_device(1);
+    let pfn = rig.host.pfn(pid, BASE + 1);
+    assert_eq!(rig.host.memory_failure(pfn), Failure::Contained);
+    let lost = [None, Some(Reason::Poisoned), None, None];
+    let there = lost.map(|reason| Some(reason.unwrap_or(Reason::AlreadyThere)));
+    assert_eq!(rig.to_device(id, pid, BASE..BASE + 4).reasons, there);
+    let filled = rig.fill(id, pid, BASE..BASE + 4);
+    assert_eq!((filled.nr_filled, &filled.reasons[..]), (0, &there[..]));
+    let map = rig.query(id, pid, BASE..BASE + 4, QUERY_REASONS).unwrap();
+    let told: Vec<_> = map
+        .iter()
+        .map(|entry| (entry.tier(), entry.reason()))
+        .collect();
+    let device = (Tier::Device, Some(Reason::AlreadyThere));
+    let nothing = (Tier::None, Some(Reason::Poisoned));
+    assert_eq!(told, [device, nothing, device, device]);
+    let home = rig.to_system(id, pid, BASE..BASE + 4);
+    assert_eq!(home.reasons, lost);
+    assert_eq!(rig.host.load(pid, BASE + 1), Seen::Lost);
     rig.assert_sound();
 }
 

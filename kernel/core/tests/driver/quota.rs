@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, thread};
 
-use cohmem_kcore::{DeviceId, Errno};
+use cohmem_kcore::{DeviceId, Errno, OpenNode};
 use cohmem_uapi::{
     Direction, MAX_ACCOUNTS, MIGRATE_FILL, MIGRATE_SHARED, QUOTA_DEFAULT, QUOTA_INHERITED,
     QUOTA_UNLIMITED, Reason, args,
@@ -401,7 +401,7 @@ fn with_a_hook_between_windows(
         proc_fd: i32::try_from(pid.0).unwrap(),
         ..args::Migrate::default()
     };
-    let result = rig.driver.migrate(id, &mut args);
+    let result = rig.driver.migrate(&OpenNode::new(id), &mut args);
     rig.host.assert_hooks_ran();
     rig.host.heal();
     rig.assert_sound();

@@ -3,6 +3,7 @@
 
 use std::{
     fmt::Debug,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -12,17 +13,18 @@ use std::{
 
 use cohmem_kcore::{
     Errno,
-    host::{ChunkSpec, Host, PageFacts, Pfn, Point, Privilege, WINDOW_PAGES},
+    host::{ChunkSpec, ControlGroup, Host, PageFacts, Pfn, Point, Privilege, WINDOW_PAGES},
     ledger::Ledger,
 };
-use cohmem_uapi::RANGE_ALIGN;
+use cohmem_uapi::{RANGE_ALIGN, args};
 
 use super::{
-    FakeHost, Fallible, Home, Kind, Moment, Pid,
+    FakeHost, Fallible, Home, Kind, Moment, PAGE, Pid,
     batch::FakeBatch,
     chunk::{FakeChunk, FakeClaim},
     held::{Gate, assert_no_batch, assert_no_lock},
     space::FakeSpace,
+    world::RangeKind,
 };
 
 /// The arrays of a batch; the model needs none.
@@ -60,9 +62,21 @@ impl FakeHost {
     }
 }
 
+/// A control group: the numbers from the root's on.
+#[derive(Debug)]
+pub(crate) struct FakeGroup(Vec<u64>);
+
+impl ControlGroup for FakeGroup {
+    fn number_at(&self, level: u32) -> Option<u64> {
+        self.0.get(usize::try_from(level).unwrap()).copied()
+    }
+}
+
 /// First address above the user address space.
 pub(crate) const USER_END: u64 = 1 << 47;
 pub(crate) const PHYS_END: u64 = 1 << 46;
+/// The number of the calling process.
+pub(crate) const ASKER: u32 = 77;
 /// The node of all device memory.
 pub(crate) const NODE: u32 = 1;
 /// File descriptors from here on are no pagemap files.
@@ -80,6 +94,7 @@ impl Host for FakeHost {
     type Space = FakeSpace;
     type Arrays = FakeArrays;
     type Stock = FakeStock;
+    type Group = FakeGroup;
     type Batch<'b> = FakeBatch<'b>;
 
     fn new_lock<T: Debug + Send + Sync>(&self, value: T) -> Result<Gate<T>, Errno> {
@@ -169,6 +184,14 @@ impl Host for FakeHost {
         self.caller()
     }
 
+    fn calling_process(&self) -> u32 {
+        ASKER
+    }
+
+    fn control_group(&self) -> FakeGroup {
+        FakeGroup(self.groups())
+    }
+
     fn own_space(&self) -> Result<FakeSpace, Errno> {
         if self.hit(Fallible::OwnSpace) {
             return Err(Errno::ESRCH);
@@ -226,6 +249,28 @@ impl Host for FakeHost {
 
     fn claim(&self, phys: u64, bytes: u64) -> Result<FakeClaim, Errno> {
         self.claim_range(phys..phys + bytes)
+    }
+
+    fn soft_reserved_from(&self, phys: u64) -> Option<Range<u64>> {
+        let world = self.world();
+        let ranges = world.ranges.iter();
+        ranges
+            .filter(|(range, kind)| *kind == RangeKind::SoftReserved && range.end > phys)
+            .map(|(range, _)| range.start.max(phys)..range.end)
+            .min_by_key(|range| range.start)
+    }
+
+    fn claim_in(&self, range: Range<u64>) -> Option<Range<u64>> {
+        let world = self.world();
+        let claims = world.claims.iter().map(|(claim, _is_kept)| claim);
+        claims
+            .map(|claim| claim.start.max(range.start)..claim.end.min(range.end))
+            .filter(|claim| !claim.is_empty())
+            .min_by_key(|claim| claim.start)
+    }
+
+    fn holds_ram(&self, range: Range<u64>) -> bool {
+        (range.start / PAGE..range.end / PAGE).any(|pfn| self.world().is_ram(pfn))
     }
 
     fn register(
@@ -286,6 +331,15 @@ impl Host for FakeHost {
 
     fn now_ms(&self) -> u64 {
         self.now_ms_of_clock()
+    }
+
+    fn now_ns(&self) -> u64 {
+        // Every look at the clock is a nanosecond later.
+        self.0.nr_looks.fetch_add(1, Relaxed) + self.now_ms() * 1_000_000
+    }
+
+    fn trace(&self, device: u32, told: &args::Move) {
+        self.0.traced().push((device, *told));
     }
 
     fn reached(&self, point: Point) {

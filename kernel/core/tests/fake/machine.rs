@@ -12,7 +12,8 @@ use std::{
     thread::{self, ThreadId},
 };
 
-use cohmem_kcore::host::Point;
+use cohmem_kcore::{ProcessId, host::Point};
+use cohmem_uapi::args;
 
 use super::{
     Fallible, Home, Kind, Pid, Seen, VmaSpec,
@@ -55,9 +56,21 @@ pub(crate) struct Inner {
     pub(crate) may_move_shared: AtomicBool,
     /// Who calls, by thread.
     users: Mutex<HashMap<ThreadId, u32>>,
+    /// In which control group, from the root's number on, by thread.
+    groups: Mutex<HashMap<ThreadId, Vec<u64>>>,
     pub(crate) nr_drains: AtomicU64,
+    /// Looks at the clock.
+    pub(crate) nr_looks: AtomicU64,
+    /// Records that those who trace were told, with the device's number.
+    traced: Mutex<Vec<(u32, args::Move)>>,
     /// The test is over: nothing is checked any more.
     pub(crate) is_off: AtomicBool,
+}
+
+impl Inner {
+    pub(crate) fn traced(&self) -> MutexGuard<'_, Vec<(u32, args::Move)>> {
+        self.traced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The machine that a driver runs on.
@@ -81,7 +94,10 @@ impl FakeHost {
             may_administrate: AtomicBool::new(true),
             may_move_shared: AtomicBool::new(true),
             users: Mutex::default(),
+            groups: Mutex::default(),
             nr_drains: AtomicU64::new(0),
+            nr_looks: AtomicU64::new(0),
+            traced: Mutex::default(),
             is_off: AtomicBool::new(false),
         }))
     }
@@ -163,6 +179,18 @@ impl FakeHost {
         users.get(&thread::current().id()).copied().unwrap_or(USER)
     }
 
+    /// The calls of this thread come from the control group with these numbers, the root's first.
+    pub(crate) fn join_group(&self, numbers: &[u64]) {
+        let mut groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.insert(thread::current().id(), numbers.to_vec());
+    }
+
+    pub(crate) fn groups(&self) -> Vec<u64> {
+        let groups = self.0.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = groups.get(&thread::current().id());
+        own.cloned().unwrap_or_else(|| vec![1])
+    }
+
     // Processes.
 
     pub(crate) fn spawn(&self, vmas: impl IntoIterator<Item = VmaSpec>) -> Pid {
@@ -171,6 +199,20 @@ impl FakeHost {
         let process = Process::new(vmas.collect());
         world.processes.push(process);
         Pid(world.processes.len() - 1)
+    }
+
+    /// What a process is known by.
+    pub(crate) fn identity(&self, pid: Pid) -> ProcessId {
+        let own = ProcessId {
+            number: u32::try_from(pid.0).unwrap() + 100,
+            began_ns: 5,
+        };
+        self.world().processes[pid.0].known_as.unwrap_or(own)
+    }
+
+    /// The process is known by this from now on.
+    pub(crate) fn know_as(&self, pid: Pid, identity: ProcessId) {
+        self.world().processes[pid.0].known_as = Some(identity);
     }
 
     /// Runs `change_fn` with the mmap lock of `pid` held for writing.
@@ -248,6 +290,11 @@ impl FakeHost {
             Some(Entry::Present(pfn)) => pfn,
             other => panic!("no page at {pid:?}:{page:#x} but {other:?}"),
         }
+    }
+
+    /// A page of memory is mapped.
+    pub(crate) fn has_page(&self, pid: Pid, page: u64) -> bool {
+        matches!(self.world().entry((pid, page)), Some(Entry::Present(_)))
     }
 
     pub(crate) fn home(&self, pid: Pid, page: u64) -> Home {

@@ -28,7 +28,9 @@ mod space;
 mod world;
 
 pub(crate) use faults::Fallible;
+pub(crate) use host::ASKER;
 pub(crate) use machine::{FakeHost, Moment, USER};
 pub(crate) use page::{Home, Kind, Page};
 pub(crate) use process::{Entry, Pid, Seen, VmaSpec};
 pub(crate) use rig::{BASE, PAGE, Rig, SOFT_START, addr, anonymous};
+pub(crate) use world::RangeKind;

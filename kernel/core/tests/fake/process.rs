@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, RwLock},
 };
 
+use cohmem_kcore::ProcessId;
+
 use super::{
     Home, Kind,
     page::Place,
@@ -65,6 +67,8 @@ pub(crate) struct Process {
     /// References that keep the address space alive.
     pub(crate) nr_users: u32,
     pub(crate) has_exited: bool,
+    /// What it is known by, if not by its own number.
+    pub(crate) known_as: Option<ProcessId>,
 }
 
 impl Process {
@@ -75,6 +79,7 @@ impl Process {
             lock: Arc::default(),
             nr_users: 1,
             has_exited: false,
+            known_as: None,
         }
     }
 

@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeMap, ops::Range, sync::atomic::Ordering::Relaxed};
 
-use cohmem_kcore::{DeviceId, Driver, Errno};
+use cohmem_kcore::{DeviceId, Driver, Errno, OpenNode};
 use cohmem_uapi::{
-    Direction, MAX_ACCOUNTS, MIGRATE_FILL, PageEntry, RANGE_ALIGN, Reason, ReasonCounts, State,
-    args,
+    Direction, MAX_ACCOUNTS, MAX_OBJECTS, MIGRATE_FILL, PageEntry, RANGE_ALIGN, Reason,
+    ReasonCounts, State, args,
 };
 
 use super::{FakeHost, Pid, VmaSpec, world::RangeKind};
@@ -112,6 +112,18 @@ impl Rig {
         direction: Direction,
         flags: u32,
     ) -> Result<Moved, Errno> {
+        self.migrate_by(&OpenNode::new(id), pid, pages, direction, flags)
+    }
+
+    /// As [`Self::migrate`], by one open file.
+    pub(crate) fn migrate_by(
+        &self,
+        node: &OpenNode,
+        pid: Pid,
+        pages: Range<u64>,
+        direction: Direction,
+        flags: u32,
+    ) -> Result<Moved, Errno> {
         let nr_pages = pages.end - pages.start;
         let reasons_ptr = self.host.user_buffer(usize::try_from(nr_pages).unwrap());
         let mut args = args::Migrate {
@@ -123,7 +135,7 @@ impl Rig {
             reasons_ptr,
             ..args::Migrate::default()
         };
-        let result = self.driver.migrate(id, &mut args);
+        let result = self.driver.migrate(node, &mut args);
         let reasons = self.host.free_user_buffer(reasons_ptr);
         result?;
         Ok(Moved::check(&args, &reasons))
@@ -208,6 +220,10 @@ impl Rig {
         self.host.accounts(&self.driver, id)
     }
 
+    pub(crate) fn objects(&self, id: DeviceId) -> Result<Vec<args::Object>, Errno> {
+        self.host.objects(&self.driver, id)
+    }
+
     /// Frames charged to each user who has some.
     #[track_caller]
     pub(crate) fn charged(&self, id: DeviceId) -> BTreeMap<u32, u64> {
@@ -232,34 +248,77 @@ impl FakeHost {
         driver: &Driver<Self>,
         id: DeviceId,
     ) -> Result<Vec<args::Account>, Errno> {
-        const ENTRY: usize = size_of::<args::Account>();
-        let accounts_ptr = self.user_buffer(usize::try_from(MAX_ACCOUNTS).unwrap() * ENTRY);
-        let mut args = args::Accounts {
-            nr_max: MAX_ACCOUNTS,
-            accounts_ptr,
-            ..args::Accounts::default()
+        let list_fn = |accounts_ptr| {
+            let mut args = args::Accounts {
+                nr_max: MAX_ACCOUNTS,
+                accounts_ptr,
+                ..args::Accounts::default()
+            };
+            driver.accounts(id, &mut args).map(|()| args.nr_accounts)
         };
-        let result = driver.accounts(id, &mut args);
-        let bytes = self.free_user_buffer(accounts_ptr);
-        result?;
-        let nr_accounts = usize::try_from(args.nr_accounts).unwrap();
-        let (listed, rest) = bytes.split_at(nr_accounts * ENTRY);
-        assert!(
-            rest.iter().all(|&byte| byte == 0xaa),
-            "written past the list"
-        );
-        let word =
-            |entry: &[u8], at: usize| u64::from_ne_bytes(entry[at..at + 8].try_into().unwrap());
-        let half =
-            |entry: &[u8], at: usize| u32::from_ne_bytes(entry[at..at + 4].try_into().unwrap());
-        let accounts = listed.chunks_exact(ENTRY).map(|entry| args::Account {
+        let entries = self.list(MAX_ACCOUNTS, size_of::<args::Account>(), list_fn)?;
+        let read_fn = |entry: &Vec<u8>| args::Account {
             user: half(entry, 0),
             flags: half(entry, 4),
             limit: word(entry, 8),
             charged: word(entry, 16),
-        });
-        Ok(accounts.collect())
+        };
+        Ok(entries.iter().map(read_fn).collect())
     }
+
+    /// The quota objects of a device, as the driver lists them.
+    pub(crate) fn objects(
+        &self,
+        driver: &Driver<Self>,
+        id: DeviceId,
+    ) -> Result<Vec<args::Object>, Errno> {
+        let list_fn = |objects_ptr| {
+            let mut args = args::Objects {
+                nr_max: MAX_OBJECTS,
+                objects_ptr,
+                ..args::Objects::default()
+            };
+            driver.objects(id, &mut args).map(|()| args.nr_objects)
+        };
+        let entries = self.list(MAX_OBJECTS, size_of::<args::Object>(), list_fn)?;
+        let read_fn = |entry: &Vec<u8>| args::Object {
+            kind: half(entry, 0),
+            flags: half(entry, 4),
+            number: word(entry, 8),
+            limit: word(entry, 16),
+            charged: word(entry, 24),
+            user: half(entry, 32),
+            process: half(entry, 36),
+        };
+        Ok(entries.iter().map(read_fn).collect())
+    }
+
+    /// The entries, of `bytes` each, that a command writes to an array for `nr_max` of them.
+    fn list(
+        &self,
+        nr_max: u32,
+        bytes: usize,
+        list_fn: impl FnOnce(u64) -> Result<u32, Errno>,
+    ) -> Result<Vec<Vec<u8>>, Errno> {
+        let start = self.user_buffer(usize::try_from(nr_max).unwrap() * bytes);
+        let result = list_fn(start);
+        let buffer = self.free_user_buffer(start);
+        let nr_entries = usize::try_from(result?).unwrap();
+        let (listed, rest) = buffer.split_at(nr_entries * bytes);
+        assert!(
+            rest.iter().all(|&byte| byte == 0xaa),
+            "written past the list"
+        );
+        Ok(listed.chunks_exact(bytes).map(<[u8]>::to_vec).collect())
+    }
+}
+
+fn word(entry: &[u8], at: usize) -> u64 {
+    u64::from_ne_bytes(entry[at..at + 8].try_into().unwrap())
+}
+
+fn half(entry: &[u8], at: usize) -> u32 {
+    u32::from_ne_bytes(entry[at..at + 4].try_into().unwrap())
 }
 
 /// A private anonymous area.

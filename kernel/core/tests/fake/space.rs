@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use cohmem_kcore::{
-    Errno,
+    Errno, ProcessId,
     host::{AddressSpace, LockedSpace, Mapping, Pfn, Select, Span, Vma, WINDOW_PAGES},
 };
 
@@ -59,6 +59,10 @@ impl AddressSpace<FakeHost> for FakeSpace {
             space: self,
             _guard: guard,
         })
+    }
+
+    fn process(&self) -> ProcessId {
+        self.host.identity(self.pid)
     }
 
     fn has_swapped_pages(&self) -> bool {
@@ -191,9 +195,8 @@ impl LockedSpace<FakeHost> for FakeLocked<'_> {
                         .is_some_and(|folio| world.folios[&folio].is_huge_mapped),
                 },
                 Some(Entry::Forbidden) => Mapping::Forbidden,
-                Some(Entry::Swapped(_) | Entry::Moving(_) | Entry::Poisoned(_)) | None => {
-                    Mapping::Absent
-                }
+                Some(Entry::Poisoned(_)) => Mapping::Poisoned,
+                Some(Entry::Swapped(_) | Entry::Moving(_)) | None => Mapping::Absent,
             };
         }
         drop(world);

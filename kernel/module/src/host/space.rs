@@ -3,7 +3,7 @@
 
 use cohmem_frames::FrameIndex;
 use cohmem_kcore::{
-    Errno,
+    Errno, ProcessId,
     host::{self, Mapping, Source, Span, Unreadable, Vma},
 };
 use cohmem_ksys::{
@@ -21,6 +21,10 @@ impl host::AddressSpace<Kernel> for Mm {
 
     fn lock(&self) -> Result<LockedMm<'_>, Errno> {
         Self::lock(self)
+    }
+
+    fn process(&self) -> ProcessId {
+        Self::process(self)
     }
 
     fn has_swapped_pages(&self) -> bool {

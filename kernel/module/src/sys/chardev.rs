@@ -8,7 +8,7 @@ use core::{
     sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed},
 };
 
-use cohmem_kcore::{DeviceId, Errno};
+use cohmem_kcore::{Errno, OpenNode};
 use cohmem_ksys::{KernelStatic, check, check_pointer, memory::KernelBox};
 use cohmem_uapi::MAX_DEVICES;
 
@@ -230,26 +230,28 @@ extern "C" fn devnode(
 extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
     // SAFETY: the kernel passes the inode that is being opened.
     let minor = unsafe { bindings::cohmem_minor(inode) };
-    let id = match minor.checked_sub(1) {
+    let node = match minor.checked_sub(1) {
         None => ptr::null_mut(),
         Some(device) => {
             let opened =
                 entry::with_driver(|driver| driver.open(device)).unwrap_or(Err(Errno::ENODEV));
-            match opened.and_then(KernelBox::new) {
-                Ok(id) => id.into_raw().as_ptr(),
+            match opened.map(OpenNode::new).and_then(KernelBox::new) {
+                Ok(node) => node.into_raw().as_ptr(),
                 Err(errno) => return errno.to_result(),
             }
         }
     };
     // SAFETY: the file is being opened: nobody else uses it yet.
-    unsafe { (*file).private_data = id.cast() };
+    unsafe { (*file).private_data = node.cast() };
     0
 }
 
 extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
-    if let Some(id) = opened_as(file) {
+    if let Some(node) = opened_as(file) {
         // SAFETY: `open` gave the box away to this file, whose last user is gone.
-        drop(unsafe { KernelBox::from_raw(id) });
+        let node = unsafe { KernelBox::from_raw(node) };
+        // Without a driver there is nothing that would have to be told.
+        let _told = entry::with_driver(|driver| driver.close(&node));
     }
     0
 }
@@ -257,8 +259,8 @@ extern "C" fn release(_inode: *mut bindings::inode, file: *mut bindings::file) -
 extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, arg: c_ulong) -> c_long {
     let node = match opened_as(file) {
         None => Node::Control,
-        // SAFETY: the box lives until the file is released, which waits for this call.
-        Some(id) => Node::Device(unsafe { id.read() }),
+        // SAFETY: the box lives until the file is released, which waits for this call, and is only shared.
+        Some(node) => Node::Device(unsafe { node.as_ref() }),
     };
     let result = entry::with_driver(|driver| commands::run(driver, node, command, arg));
     match result.unwrap_or(Err(Errno::ENODEV)) {
@@ -267,8 +269,8 @@ extern "C" fn ioctl(file: *mut bindings::file, command: c_uint, arg: c_ulong) ->
     }
 }
 
-/// The device that `open` noted; `None` for the control node.
-fn opened_as(file: *mut bindings::file) -> Option<NonNull<DeviceId>> {
+/// What `open` noted; `None` for the control node.
+fn opened_as(file: *mut bindings::file) -> Option<NonNull<OpenNode>> {
     // SAFETY: the kernel passes a file that `open` opened, and the field does not change after.
     let data: *mut c_void = unsafe { (*file).private_data };
     NonNull::new(data.cast())

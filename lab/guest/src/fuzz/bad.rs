@@ -2,7 +2,10 @@
 
 use std::fs::File;
 
-use cohmem_uapi::{Direction, FRAME_BYTES, MAX_STUCK, PROC_SELF, RANGE_ALIGN, args, ioctl};
+use cohmem_uapi::{
+    Direction, FRAME_BYTES, HISTORY_ALL, MAX_ACCOUNTS, MAX_MOVES, MAX_STUCK, PROC_SELF,
+    QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, RANGE_ALIGN, args, ioctl,
+};
 
 use super::{board::Command, call::Caller};
 
@@ -12,6 +15,11 @@ type Spoil<T> = (fn(&mut T), i32);
 const VERSION: &[Spoil<args::Version>] = &[(|args| args.reserved[1] = 1, libc::EINVAL)];
 
 const LIST: &[Spoil<args::List>] = &[(|args| args.reserved[2] = 1, libc::EINVAL)];
+
+const RANGE: &[Spoil<args::Range>] = &[
+    (|args| args.reserved[1] = 1, libc::EINVAL),
+    (|args| args.from = u64::MAX, libc::ENODATA),
+];
 
 const INFO: &[Spoil<args::Info>] = &[(|args| args.reserved[0] = 1, libc::EINVAL)];
 
@@ -96,8 +104,65 @@ const QUERY_LATER: &[Spoil<args::Query>] = &[
     ),
 ];
 
+const SET_QUOTA: &[Spoil<args::Quota>] = &[
+    (|args| args.reserved[1] = 1, libc::EINVAL),
+    (|args| args.flags = 1 << 3, libc::EOPNOTSUPP),
+    (
+        |args| args.flags = QUOTA_UNLIMITED | QUOTA_INHERITED,
+        libc::EINVAL,
+    ),
+    (
+        |args| {
+            args.user = 0;
+            args.flags = QUOTA_DEFAULT | QUOTA_INHERITED;
+        },
+        libc::EINVAL,
+    ),
+    (|args| args.flags = QUOTA_DEFAULT, libc::EINVAL),
+    (
+        |args| {
+            args.flags = QUOTA_UNLIMITED;
+            args.limit = 1;
+        },
+        libc::EINVAL,
+    ),
+    (|args| args.user = u32::MAX, libc::ERANGE),
+    (|args| args.limit = (1 << 52) + 1, libc::ERANGE),
+];
+
+const ACCOUNTS: &[Spoil<args::Accounts>] = &[
+    (|args| args.reserved[0] = 1, libc::EINVAL),
+    (|args| args.flags = 1, libc::EOPNOTSUPP),
+    (|args| args.nr_max = MAX_ACCOUNTS + 1, libc::EMSGSIZE),
+    (|args| args.nr_max = 1, libc::EFAULT),
+];
+
+const HISTORY: &[Spoil<args::History>] = &[
+    (|args| args.reserved[1] = 1, libc::EINVAL),
+    (|args| args.flags = 1 << 2, libc::EOPNOTSUPP),
+    (
+        |args| (args.flags, args.proc_fd) = (HISTORY_ALL, 3),
+        libc::EINVAL,
+    ),
+    (|args| args.length = 0, libc::EINVAL),
+    (|args| args.start += 8, libc::EDOM),
+    (|args| args.length += 100, libc::EDOM),
+    (
+        |args| args.length = 0u64.wrapping_sub(FRAME_BYTES),
+        libc::EOVERFLOW,
+    ),
+    (|args| args.start = 0xFFFF_8880_0000_0000, libc::ERANGE),
+    (|args| args.nr_max = MAX_MOVES + 1, libc::EMSGSIZE),
+    (|args| args.nr_max = 1, libc::EFAULT),
+];
+
+const HISTORY_LATER: &[Spoil<args::History>] = &[(|args| args.proc_fd = 9999, libc::EBADF)];
+
 /// Numbers that are no command of either node, and of a command with an argument of another size.
 const UNKNOWN: [u32; 4] = [0, u32::MAX, 0xC008_BDFF, ioctl::MIGRATE - (8 << 16)];
+
+/// A user who runs nothing here.
+pub(crate) const ABSENT_USER: u32 = 77_777;
 
 /// Addresses that are no argument.
 const NOWHERE: [usize; 3] = [0, 0x1000, 0xFFFF_8880_0000_0000];
@@ -112,6 +177,10 @@ enum Argument {
     Detach(args::Detach),
     Migrate(args::Migrate),
     Query(args::Query),
+    Quota(args::Quota),
+    Accounts(args::Accounts),
+    Range(args::Range),
+    History(args::History),
     Address(usize),
 }
 
@@ -153,6 +222,10 @@ impl Fault {
             Argument::Detach(args) => std::ptr::from_mut(args).addr(),
             Argument::Migrate(args) => std::ptr::from_mut(args).addr(),
             Argument::Query(args) => std::ptr::from_mut(args).addr(),
+            Argument::Quota(args) => std::ptr::from_mut(args).addr(),
+            Argument::Accounts(args) => std::ptr::from_mut(args).addr(),
+            Argument::Range(args) => std::ptr::from_mut(args).addr(),
+            Argument::History(args) => std::ptr::from_mut(args).addr(),
             Argument::Address(address) => *address,
         };
         let file = match self.node {
@@ -198,7 +271,7 @@ impl Fault {
 }
 
 /// The commands, each with a node that takes it.
-const COMMANDS: [(Command, Node, u32); 8] = [
+const COMMANDS: [(Command, Node, u32); 12] = [
     (Command::Version, Node::Control, ioctl::VERSION),
     (Command::Attach, Node::Control, ioctl::ATTACH),
     (Command::Detach, Node::Control, ioctl::DETACH),
@@ -207,6 +280,10 @@ const COMMANDS: [(Command, Node, u32); 8] = [
     (Command::Migrate, Node::Device, ioctl::MIGRATE),
     (Command::Query, Node::Device, ioctl::QUERY),
     (Command::Evict, Node::Device, ioctl::EVICT),
+    (Command::SetQuota, Node::Device, ioctl::SET_QUOTA),
+    (Command::Accounts, Node::Device, ioctl::ACCOUNTS),
+    (Command::Range, Node::Control, ioctl::RANGE),
+    (Command::History, Node::Device, ioctl::HISTORY),
 ];
 
 /// Arguments with something wrong in them.
@@ -233,6 +310,12 @@ fn arguments(ground: Ground) -> Vec<Fault> {
         length: FRAME_BYTES,
         proc_fd: PROC_SELF,
         ..args::Query::default()
+    };
+    let history = args::History {
+        start: memory,
+        length: FRAME_BYTES,
+        proc_fd: PROC_SELF,
+        ..args::History::default()
     };
     let admin = |errno| if is_privileged { errno } else { libc::EPERM };
     let mut faults = Vec::new();
@@ -290,6 +373,32 @@ fn arguments(ground: Ground) -> Vec<Fault> {
     }
     for &(errno, args) in &spoiled(QUERY_LATER, query) {
         add(6, Argument::Query(args), &[errno, libc::ENODEV]);
+    }
+    let quota = args::Quota {
+        user: ABSENT_USER,
+        ..args::Quota::default()
+    };
+    for &(errno, args) in &spoiled(SET_QUOTA, quota) {
+        add(8, Argument::Quota(args), &[admin(errno)]);
+    }
+    for &(errno, args) in &spoiled(ACCOUNTS, args::Accounts::default()) {
+        add(9, Argument::Accounts(args), &[errno]);
+    }
+    for &(errno, args) in &spoiled(RANGE, args::Range::default()) {
+        add(10, Argument::Range(args), &[admin(errno)]);
+    }
+    for &(errno, args) in &spoiled(HISTORY, history) {
+        add(11, Argument::History(args), &[errno]);
+    }
+    for &(errno, args) in &spoiled(HISTORY_LATER, history) {
+        add(11, Argument::History(args), &[errno, libc::ENODEV]);
+    }
+    if !is_privileged {
+        let all = args::History {
+            flags: HISTORY_ALL,
+            ..history
+        };
+        add(11, Argument::History(all), &[libc::EPERM]);
     }
     faults
 }

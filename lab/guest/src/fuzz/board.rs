@@ -17,24 +17,32 @@ pub(crate) enum Command {
     Attach,
     Detach,
     List,
+    Range,
     Info,
     Migrate,
     Query,
+    History,
     Evict,
+    SetQuota,
+    Accounts,
     /// No command of the node that it is sent to.
     Unknown,
 }
 
 impl Command {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Version,
         Self::Attach,
         Self::Detach,
         Self::List,
+        Self::Range,
         Self::Info,
         Self::Migrate,
         Self::Query,
+        Self::History,
         Self::Evict,
+        Self::SetQuota,
+        Self::Accounts,
         Self::Unknown,
     ];
 
@@ -44,10 +52,14 @@ impl Command {
             Self::Attach => "ATTACH",
             Self::Detach => "DETACH",
             Self::List => "LIST",
+            Self::Range => "RANGE",
             Self::Info => "INFO",
             Self::Migrate => "MIGRATE",
             Self::Query => "QUERY",
+            Self::History => "HISTORY",
             Self::Evict => "EVICT",
+            Self::SetQuota => "SET_QUOTA",
+            Self::Accounts => "ACCOUNTS",
             Self::Unknown => "(unknown)",
         }
     }

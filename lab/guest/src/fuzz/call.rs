@@ -2,7 +2,10 @@
 
 use std::{fs::File, os::fd::AsRawFd as _};
 
-use cohmem_uapi::{FRAME_BYTES, PageEntry, Reason, State, args, ioctl};
+use cohmem_uapi::{
+    Cause, Event, FRAME_BYTES, HISTORY_ALL, Holder, MAX_ACCOUNTS, PROC_SELF, PageEntry,
+    QUOTA_INHERITED, QUOTA_UNLIMITED, Reason, State, args, ioctl,
+};
 
 use super::{
     board::{Board, Command},
@@ -73,6 +76,27 @@ impl Caller {
         let errno = self.call(Command::List, control, ioctl::LIST, &mut list);
         self.demand("LIST", errno, &[0]);
         list.devices
+    }
+
+    /// Goes through the soft-reserved memory; fails the run when the parts cannot be.
+    pub(crate) fn ranges(&self, control: &File) {
+        let mut part = args::Range::default();
+        loop {
+            match self.call(Command::Range, control, ioctl::RANGE, &mut part) {
+                0 => {}
+                errno => return self.demand("RANGE", errno, &[libc::ENODATA]),
+            }
+            let holder = Holder::from_raw(part.holder);
+            let is_sound = part.length != 0
+                && part.start >= part.from
+                && holder.is_some()
+                && (part.device == 0 || holder == Some(Holder::Device));
+            if !is_sound {
+                self.board
+                    .fail(&format!("RANGE tells what cannot be: {part:?}"));
+            }
+            part.from = part.start + part.length;
+        }
     }
 
     /// Asks a device; fails the run when the numbers cannot be.
@@ -181,6 +205,83 @@ impl Caller {
         }
         if argument.next < argument.start + argument.length {
             self.board.count_short();
+        }
+        0
+    }
+
+    /// Sets a limit.
+    pub(crate) fn set_quota(&self, device: &File, user: u32, flags: u32, limit: u64) -> i32 {
+        let mut argument = args::Quota {
+            user,
+            flags,
+            limit,
+            ..args::Quota::default()
+        };
+        self.call(Command::SetQuota, device, ioctl::SET_QUOTA, &mut argument)
+    }
+
+    /// Lists up to `nr_max` accounts; fails the run when one of them cannot be.
+    pub(crate) fn accounts(&self, device: &File, nr_max: u32) -> Result<Vec<args::Account>, i32> {
+        let untouched = args::Account {
+            user: u32::MAX,
+            ..args::Account::default()
+        };
+        let mut list = vec![untouched; usize::try_from(nr_max).expect("fits")];
+        let mut argument = args::Accounts {
+            nr_max,
+            accounts_ptr: list.as_mut_ptr().addr() as u64,
+            ..args::Accounts::default()
+        };
+        let errno = self.call(Command::Accounts, device, ioctl::ACCOUNTS, &mut argument);
+        if errno != 0 {
+            return Err(errno);
+        }
+        let nr_told = argument.nr_accounts.min(nr_max);
+        let rest = list.split_off(usize::try_from(nr_told).expect("fits"));
+        let is_sound = |account: &args::Account| match account.flags {
+            0 => account.user != u32::MAX,
+            QUOTA_UNLIMITED => account.limit == 0,
+            // Frames come back meanwhile, but nobody is listed for nothing.
+            QUOTA_INHERITED => account.limit == 0 && account.charged != 0,
+            _ => false,
+        };
+        if argument.nr_accounts > MAX_ACCOUNTS
+            || !list.iter().all(is_sound)
+            || rest.iter().any(|account| *account != untouched)
+        {
+            self.board
+                .fail(&format!("accounts that cannot be: {argument:?} {list:?}"));
+        }
+        Ok(list)
+    }
+
+    /// Reads a history; fails the run when a record was not asked for, or cannot be.
+    pub(crate) fn history(&self, device: &File, argument: &mut args::History) -> i32 {
+        let mut moves =
+            vec![args::Move::default(); usize::try_from(argument.nr_max).expect("fits")];
+        argument.moves_ptr = moves.as_mut_ptr().addr() as u64;
+        let errno = self.call(Command::History, device, ioctl::HISTORY, argument);
+        if errno != 0 {
+            return errno;
+        }
+        let told = &moves[..usize::try_from(argument.nr_moves).expect("fits")];
+        let own = std::process::id();
+        let is_of_one = argument.flags & HISTORY_ALL == 0;
+        let is_possible = |move_: &args::Move| {
+            let end = move_.start + u64::from(move_.nr_pages) * FRAME_BYTES;
+            let overlaps = argument.length == 0
+                || (move_.start < argument.start + argument.length && argument.start < end);
+            Event::from_raw(move_.event).is_some()
+                && Cause::from_raw(move_.cause).is_some()
+                && (argument.since..argument.next).contains(&move_.sequence)
+                && move_.time_ns <= argument.now_ns
+                && overlaps
+                && (!is_of_one || argument.proc_fd != PROC_SELF || move_.process == own)
+        };
+        let is_in_order = told.is_sorted_by(|one, next| one.sequence < next.sequence);
+        if !is_in_order || !told.iter().all(is_possible) {
+            self.board
+                .fail(&format!("a history that cannot be: {argument:?} {told:?}"));
         }
         0
     }

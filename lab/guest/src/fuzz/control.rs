@@ -2,10 +2,12 @@
 
 use std::fs::File;
 
-use cohmem_uapi::{ATTACH_ALTMAP, MAX_DEVICES, args, ioctl};
+use cohmem_uapi::{
+    ATTACH_ALTMAP, MAX_DEVICES, QUOTA_DEFAULT, QUOTA_INHERITED, QUOTA_UNLIMITED, args, ioctl,
+};
 
 use super::{
-    bad::{Fault, Ground},
+    bad::{ABSENT_USER, Fault, Ground},
     board::{Board, Command},
     call::Caller,
     random::{Deck, Random},
@@ -37,17 +39,21 @@ enum Step {
     Info,
     Version,
     List,
+    Ranges,
+    Limit,
     Bad,
     Crowd,
 }
 
-const STEPS: [(Step, usize); 8] = [
+const STEPS: [(Step, usize); 10] = [
     (Step::Attach, 12),
     (Step::Detach, 12),
     (Step::Evict, 20),
     (Step::Info, 10),
     (Step::Version, 10),
     (Step::List, 10),
+    (Step::Ranges, 1),
+    (Step::Limit, 10),
     (Step::Bad, 60),
     (Step::Crowd, 1),
 ];
@@ -153,6 +159,12 @@ impl Control {
                 self.caller.demand("VERSION", errno, &[0]);
             }
             Step::List => drop(self.devices()),
+            Step::Ranges => self.caller.ranges(&self.control),
+            Step::Limit => {
+                if let Some(device) = self.some_device() {
+                    self.set_some_limit(&device);
+                }
+            }
             Step::Bad => {
                 if let Some(device) = self.some_device() {
                     let index = self.random.below(self.faults.len());
@@ -182,6 +194,23 @@ impl Control {
             .write(true)
             .open(format!("/dev/cohmem{number}"))
             .ok()
+    }
+
+    /// A limit of the user who runs all this, of another, or of all; more often none again.
+    fn set_some_limit(&mut self, device: &File) {
+        let random = &mut self.random;
+        let user = random.pick(&[0, ABSENT_USER]);
+        let limit = random.pick(&[0, 1, 16, 2048]);
+        let (user, flags, limit) = random.pick(&[
+            (user, 0, limit),
+            (user, QUOTA_INHERITED, 0),
+            (user, QUOTA_UNLIMITED, 0),
+            (0, QUOTA_DEFAULT, limit),
+            (0, QUOTA_DEFAULT | QUOTA_UNLIMITED, 0),
+            (0, QUOTA_DEFAULT | QUOTA_UNLIMITED, 0),
+        ]);
+        let errno = self.caller.set_quota(device, user, flags, limit);
+        self.caller.demand("SET_QUOTA", errno, &[0, libc::ENODEV]);
     }
 
     fn attach_some(&mut self) {

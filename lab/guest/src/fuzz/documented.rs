@@ -49,7 +49,7 @@ pub(crate) fn errno_name(errno: i32) -> String {
 }
 
 /// The answers that a run cannot bring about, each with its cause.
-const OUT_OF_REACH: [(Option<Command>, i32, &str); 7] = [
+const OUT_OF_REACH: [(Option<Command>, i32, &str); 8] = [
     (None, libc::EIO, "stands for what the kernel never refuses"),
     (
         None,
@@ -72,9 +72,14 @@ const OUT_OF_REACH: [(Option<Command>, i32, &str); 7] = [
         "its small allocations never fail here; the test build of the module makes them",
     ),
     (
-        Some(Command::Migrate),
-        libc::ENOSPC,
-        "256 other users must have a limit; quota.rs gives them one",
+        Some(Command::Accounts),
+        libc::ENOMEM,
+        "its small allocations never fail here; the test build of the module makes them",
+    ),
+    (
+        Some(Command::History),
+        libc::ENOMEM,
+        "its small allocations never fail here; the test build of the module makes them",
     ),
     (
         Some(Command::Query),
@@ -84,10 +89,9 @@ const OUT_OF_REACH: [(Option<Command>, i32, &str); 7] = [
 ];
 
 /// Reasons that a run cannot bring about at will, each with its cause.
-const REASONS_OUT_OF_REACH: [(Reason, &str); 4] = [
+const REASONS_OUT_OF_REACH: [(Reason, &str); 3] = [
     (Reason::Locked, "by chance: the kernel must hold the lock"),
     (Reason::Raced, "by chance: the page must change meanwhile"),
-    (Reason::Quota, "a run sets no limits; quota.rs does"),
     (
         Reason::NoMemory,
         "the machine would run out of memory; the test build of the module pretends it does",
@@ -108,7 +112,10 @@ impl Documented {
         let attach = errors_of("struct cohmem_attach ");
         let detach = errors_of("struct cohmem_detach ");
         let info = errors_of("struct cohmem_info ");
+        let history = errors_of("struct cohmem_history ");
         let migrate = errors_of("struct cohmem_migrate ");
+        let quota = errors_of("struct cohmem_quota ");
+        let accounts = errors_of("struct cohmem_accounts ");
         // "The errors are those of MIGRATE that concern the same fields, and EBUSY".
         let query = migrate
             .iter()
@@ -118,21 +125,27 @@ impl Documented {
             })
             .chain([libc::EBUSY])
             .collect();
+        let range = errors_of("struct cohmem_range ");
         // An unknown flag, where there are flags.
         let with_flags = |mut errnos: Vec<i32>| {
             errnos.push(libc::EOPNOTSUPP);
             errnos
         };
-        let [attach, detach, migrate, query] = [attach, detach, migrate, query].map(with_flags);
+        let [attach, detach, migrate, query, quota, accounts, history] =
+            [attach, detach, migrate, query, quota, accounts, history].map(with_flags);
         let mut table = [[false; NR_ERRNOS]; Command::ALL.len()];
         for (command, row) in Command::ALL.into_iter().zip(&mut table) {
             let own: &[i32] = match command {
                 Command::Version | Command::List => &[],
                 Command::Attach => &attach,
                 Command::Detach | Command::Evict => &detach,
+                Command::Range => &range,
                 Command::Info => &info,
                 Command::Migrate => &migrate,
                 Command::Query => &query,
+                Command::SetQuota => &quota,
+                Command::Accounts => &accounts,
+                Command::History => &history,
                 Command::Unknown => &[libc::ENOTTY],
             };
             let rules: &[i32] = if command == Command::Unknown {

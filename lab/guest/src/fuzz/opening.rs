@@ -4,7 +4,10 @@
 
 use std::{fs::File, os::fd::AsRawFd as _, thread};
 
-use cohmem_uapi::{Direction, FRAME_BYTES, MIGRATE_SHARED, PROC_SELF, Reason, args, ioctl};
+use cohmem_uapi::{
+    Direction, FRAME_BYTES, MAX_ACCOUNTS, MIGRATE_SHARED, PROC_SELF, QUOTA_INHERITED, Reason, args,
+    ioctl,
+};
 
 use super::{
     bad::{Fault, Ground},
@@ -78,6 +81,7 @@ impl Opening {
         self.all_faults(&device(big));
         self.no_process(&device(big));
         self.nodes_that_are_gone();
+        self.limits();
         self.kept_by_the_kernel(&device(big));
         self.while_draining(big);
         self.while_hibernating(&device(big));
@@ -131,6 +135,7 @@ impl Opening {
             .call(Command::Version, &self.node, ioctl::VERSION, &mut version);
         self.caller.demand("VERSION", errno, &[0]);
         self.caller.list(&self.node);
+        self.caller.ranges(&self.node);
         let errno = self.caller.info(device).err().unwrap_or(0);
         self.caller.demand("INFO", errno, &[0]);
         let errno = self.control.attach(self.start, 2 * MIB, 0).err();
@@ -184,6 +189,12 @@ impl Opening {
             };
             let errno = self.caller.query(device, &mut query, true);
             self.caller.demand("QUERY", errno, &[wanted]);
+            let mut history = args::History {
+                proc_fd: file.as_raw_fd(),
+                ..args::History::default()
+            };
+            let errno = self.caller.history(device, &mut history);
+            self.caller.demand("HISTORY", errno, &[wanted]);
         }
     }
 
@@ -207,12 +218,52 @@ impl Opening {
             self.caller
                 .migrate(&node, &mut migration(&page, Direction::ToDevice, 0)),
             self.caller.query(&node, &mut query, false),
+            self.caller.history(&node, &mut args::History::default()),
             self.caller.empty(Command::Evict, &node, &mut one_try()),
+            self.caller.set_quota(&node, 0, QUOTA_INHERITED, 0),
+            self.caller.accounts(&node, 1).err().unwrap_or(0),
         ];
         for errno in answers {
             self.caller
                 .demand("a device that is gone", errno, &[libc::ENODEV]);
         }
+    }
+
+    /// A limit that is reached, and ENOSPC: as many users have one as can.
+    fn limits(&mut self) {
+        let memory = Memory::filled(4 * PAGE, |index| index as u64);
+        let number = self.attach(2, 2);
+        let node = device(number);
+        let set = |user, flags, limit, wanted| {
+            let errno = self.caller.set_quota(&node, user, flags, limit);
+            self.caller.demand("SET_QUOTA", errno, &[wanted]);
+        };
+        set(0, 0, 1, 0);
+        let mut take = migration(&memory, Direction::ToDevice, 0);
+        let errno = self.caller.migrate(&node, &mut take);
+        self.caller.demand("MIGRATE", errno, &[0]);
+        let accounts = self.caller.accounts(&node, 2);
+        let mine = args::Account {
+            limit: 1,
+            charged: 1,
+            ..args::Account::default()
+        };
+        if take.stayed[usize::from(Reason::Quota as u8)] != 3 || accounts != Ok(vec![mine]) {
+            self.caller
+                .board
+                .fail(&format!("a limit of one frame: {take:?} {accounts:?}"));
+        }
+        self.migrate(&node, &memory, Direction::ToSystem);
+        set(0, QUOTA_INHERITED, 0, 0);
+        for user in 1..=MAX_ACCOUNTS {
+            set(user, 0, 1, 0);
+        }
+        set(0, 0, 1, libc::ENOSPC);
+        let mut take = migration(&memory, Direction::ToDevice, 0);
+        let errno = self.caller.migrate(&node, &mut take);
+        self.caller.demand("MIGRATE", errno, &[libc::ENOSPC]);
+        let errno = self.control.detach(number, 0);
+        self.caller.demand("DETACH", errno, &[0]);
     }
 
     /// A frame that only the kernel holds.

@@ -3,8 +3,8 @@
 use std::{fs::File, os::fd::AsRawFd as _};
 
 use cohmem_uapi::{
-    Direction, FRAME_BYTES, MIGRATE_EXEC, MIGRATE_FILL, MIGRATE_SHARED, PROC_SELF, QUERY_REASONS,
-    args,
+    Direction, FRAME_BYTES, HISTORY_ALL, HISTORY_STAYED, MAX_MOVES, MIGRATE_EXEC, MIGRATE_FILL,
+    MIGRATE_SHARED, PROC_SELF, QUERY_REASONS, QUOTA_INHERITED, args,
 };
 
 use super::{
@@ -55,13 +55,16 @@ enum Step {
     MigrateOther,
     Query,
     QueryAll,
+    History,
     Info,
+    Accounts,
+    Limit,
     Evict,
     Bad,
     Dead,
 }
 
-const STEPS: [(Step, usize); 22] = [
+const STEPS: [(Step, usize); 25] = [
     (Step::Map, 4),
     (Step::Unmap, 3),
     (Step::Discard, 3),
@@ -80,7 +83,10 @@ const STEPS: [(Step, usize); 22] = [
     (Step::MigrateOther, 20),
     (Step::Query, 24),
     (Step::QueryAll, 1),
+    (Step::History, 8),
     (Step::Info, 8),
+    (Step::Accounts, 4),
+    (Step::Limit, 1),
     (Step::Evict, 1),
     (Step::Bad, 50),
     (Step::Dead, 2),
@@ -264,6 +270,7 @@ impl Worker {
             Step::MigrateOwn => self.migrate_own(),
             Step::MigrateOther => self.migrate_other(),
             Step::Query => self.query(),
+            Step::History => self.history(),
             Step::QueryAll => self.query_all(),
             Step::Info => {
                 let device = self.nodes.device(random);
@@ -272,6 +279,14 @@ impl Worker {
                     self.nodes.reopen(&self.caller, random);
                 }
             }
+            Step::Accounts => {
+                let nr_max = random.pick(&[0, 1, 2, 256]);
+                let device = self.nodes.device(random);
+                if let Err(errno) = self.caller.accounts(device, nr_max) {
+                    self.caller.demand("ACCOUNTS", errno, &[libc::ENODEV]);
+                }
+            }
+            Step::Limit => self.lift_limit(),
             Step::Evict => self.evict(),
             Step::Bad => {
                 let index = random.below(self.faults.len());
@@ -413,6 +428,35 @@ impl Worker {
         self.send_query(&mut argument, false);
     }
 
+    /// The past of a range, of all of one process, or of all processes.
+    fn history(&mut self) {
+        let (range, file) = if self.random.once_in(2) {
+            self.range_of_other()
+        } else {
+            (somewhere(&self.land.field, &mut self.random), None)
+        };
+        let is_of_all = self.is_privileged && file.is_none() && self.random.once_in(4);
+        let (start, length) = if self.random.once_in(2) {
+            range
+        } else {
+            (0, 0)
+        };
+        let stayed = self.random.pick(&[0, HISTORY_STAYED]);
+        let mut argument = args::History {
+            start,
+            length,
+            proc_fd: file.as_ref().map_or(PROC_SELF, File::as_raw_fd),
+            flags: stayed | if is_of_all { HISTORY_ALL } else { 0 },
+            since: self.random.pick(&[0, 0, 100, u64::MAX]),
+            nr_max: self.random.pick(&[0, 1, 100, MAX_MOVES]),
+            ..args::History::default()
+        };
+        let device = self.nodes.device(&mut self.random);
+        let errno = self.caller.history(device, &mut argument);
+        self.caller
+            .demand("HISTORY", errno, &[0, libc::ENODEV, libc::ESRCH]);
+    }
+
     fn send_query(&mut self, argument: &mut args::Query, has_map: bool) {
         let device = self.nodes.device(&mut self.random);
         let errno = self.caller.query(device, argument, has_map);
@@ -439,6 +483,18 @@ impl Worker {
             &[libc::EPERM]
         };
         self.caller.demand("EVICT", errno, wanted);
+    }
+
+    /// The user of all processes here may hold any number of frames again, if it may say so.
+    fn lift_limit(&mut self) {
+        let device = self.nodes.device(&mut self.random);
+        let errno = self.caller.set_quota(device, 0, QUOTA_INHERITED, 0);
+        let wanted: &[i32] = if self.is_privileged {
+            &[0, libc::ENODEV]
+        } else {
+            &[libc::EPERM]
+        };
+        self.caller.demand("SET_QUOTA", errno, wanted);
     }
 
     fn name_no_process(&mut self) {

@@ -63,6 +63,7 @@ struct State {
     nr_made: u64,
     next_pid: u32,
     nr_looks: usize,
+    nr_lists: usize,
     before_move: Option<Op>,
     before_signature: Option<Op>,
     before_look: Vec<Op>,
@@ -476,6 +477,11 @@ impl Fake {
         self.0.borrow().nr_looks
     }
 
+    /// Lists of children that were asked for.
+    pub(crate) fn nr_lists(&self) -> usize {
+        self.0.borrow().nr_lists
+    }
+
     pub(crate) fn on_device(&self, pid: u32, device: u32) -> u64 {
         let state = self.0.borrow();
         let frames = state.processes[&pid].pages.values();
@@ -523,9 +529,16 @@ impl Machine for &Fake {
         self.0.borrow().now
     }
 
+    fn newest(&self) -> Option<u32> {
+        let mut state = self.0.borrow_mut();
+        state.run_script();
+        Some(state.next_pid)
+    }
+
     fn children(&self, parent: u32) -> Vec<u32> {
         let mut state = self.0.borrow_mut();
         state.run_script();
+        state.nr_lists += 1;
         let children = state.processes.iter();
         children
             .filter(|(_, one)| one.parent == parent)
