@@ -57,8 +57,10 @@ static void lock_in_circles(void)
 	mutex_unlock(&second);
 }
 
-static int map_again(pte_t *pte, unsigned long address, void *page)
+static int map_again(pte_t *pte, unsigned long address, void *data)
 {
+	struct page *page = data;
+
 	set_pte_at(current->mm, address, pte, mk_pte(page, PAGE_SHARED));
 	return 0;
 }

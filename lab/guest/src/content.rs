@@ -168,7 +168,8 @@ fn another_process_moves_while_it_writes() {
     let mut children = children;
     children.iter_mut().for_each(Child::wait_step);
     let mut nr_moved = 0;
-    for _round in 0..knob("ROUNDS", 10) {
+    let nr_rounds = knob("ROUNDS", 10);
+    for _round in 0..nr_rounds {
         for direction in [Direction::ToDevice, Direction::ToSystem] {
             for child in &children {
                 let migrated = device.migrate_process(child.pid(), &memory, direction, 0);
@@ -176,7 +177,11 @@ fn another_process_moves_while_it_writes() {
             }
         }
     }
-    assert!(nr_moved > memory.nr_pages() * 20, "{nr_moved} pages moved");
+    // At least half of all: a writer may hold a page just then.
+    assert!(
+        nr_moved > memory.nr_pages() * nr_rounds * 2,
+        "{nr_moved} pages moved"
+    );
     for mut child in children {
         child.go_on();
         assert_eq!(child.join(), Ended::Status(0));
