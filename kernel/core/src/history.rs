@@ -131,9 +131,14 @@ impl Kind {
     }
 }
 
-/// Frames whose arrivals are remembered, those of 512 GiB: one allocation of the kernel's is below 2 GiB.
+/// Frames whose arrivals are remembered, those of 2 TiB: one allocation of the kernel's is below 2 GiB.
 /// Where pages of later frames came to is not told when they leave by their frames.
-const MAX_ARRIVALS: u64 = 1 << 27;
+const MAX_ARRIVALS: u64 = 1 << 29;
+/// Most records of a ring of pages that moved: an arrival names its slot in 16 bits.
+const MAX_MOVED: u64 = 16384;
+/// Arrivals in a word.
+const ARRIVALS_A_WORD: u64 = (u64::BITS / u16::BITS) as u64;
+const _: () = assert!(MAX_MOVED < u16::MAX as u64);
 
 /// The history of one device.
 #[derive(Debug)]
@@ -141,20 +146,21 @@ pub(crate) struct History<H: Host> {
     device: u32,
     moved: Ring<H::Words>,
     stayed: Ring<H::Words>,
-    /// By frame, up to [`MAX_ARRIVALS`]: 1 and the sequence number of the record with which its page
-    /// came; 0: none yet.
+    /// By frame, up to [`MAX_ARRIVALS`], 16 bits: 1 and the slot of the record with which its page came;
+    /// 0: none yet. The slot may have a later record by now, which tells of other frames: one that told of
+    /// the same frame would have made a later arrival.
     arrivals: H::Words,
 }
 
 impl<H: Host> History<H> {
     pub(crate) fn new(host: &H, device: u32, nr_frames: u64) -> Result<Self, Errno> {
-        let nr_moved = (nr_frames / 64).clamp(256, 16384);
+        let nr_moved = (nr_frames / 64).clamp(256, MAX_MOVED);
         let nr_stayed = nr_moved / 2;
         let ring = |nr_slots| {
             let words = host.new_words(ring::words_needed(nr_slots))?;
             Ok::<_, Errno>(Ring::new(words, nr_slots))
         };
-        let nr_arrivals = nr_frames.min(MAX_ARRIVALS);
+        let nr_arrivals = nr_frames.min(MAX_ARRIVALS).div_ceil(ARRIVALS_A_WORD);
         let nr_arrivals = usize::try_from(nr_arrivals).map_err(|_size| Errno::EOVERFLOW)?;
         Ok(Self {
             device,
@@ -203,21 +209,30 @@ impl<H: Host> History<H> {
             .push(pack(&move_, run.process.began_ns));
         if matches!(told.event, Event::Arrived | Event::Filled) {
             // A record that was lost is none: nothing is known of the frames then.
-            let arrival = sequence.map_or(0, |sequence| sequence.saturating_add(1));
-            for slot in self.slots(run) {
-                // Ordering: read by whoever has the page in a batch, which it is not in before ours is
-                // dropped.
-                slot.store(arrival, Relaxed);
+            let arrival =
+                sequence.map_or(0, |sequence| self.moved.slot_of(sequence).saturating_add(1));
+            let frames = run.frame.map_or(0..0, |first| {
+                first.get()..first.get().saturating_add(run.nr_pages.into())
+            });
+            for frame in frames {
+                if let Some((word, shift)) = self.arrival(frame) {
+                    // Ordering: read by whoever has the page in a batch, which it is not in before ours is
+                    // dropped. Nobody else changes these bits meanwhile, others of the word they may.
+                    let before = (word.load(Relaxed) >> shift) & u64::from(u16::MAX);
+                    word.fetch_xor((before ^ arrival) << shift, Relaxed);
+                }
             }
         }
     }
 
-    fn slots(&self, run: &Run) -> &[AtomicU64] {
-        let nr_pages = usize::try_from(run.nr_pages).unwrap_or(0);
-        run.frame
-            .and_then(|frame| usize::try_from(frame.get()).ok())
-            .and_then(|start| self.arrivals.get(start..start.checked_add(nr_pages)?))
-            .unwrap_or_default()
+    /// The word with a frame's arrival, and how far up in it that is.
+    fn arrival(&self, frame: u64) -> Option<(&AtomicU64, u64)> {
+        let index = usize::try_from(frame.checked_div(ARRIVALS_A_WORD)?).ok()?;
+        let lane = frame.checked_rem(ARRIVALS_A_WORD)?;
+        Some((
+            self.arrivals.get(index)?,
+            lane.saturating_mul(u16::BITS.into()),
+        ))
     }
 
     /// The page of a frame, as the record says with which it came.
@@ -231,14 +246,16 @@ impl<H: Host> History<H> {
             nr_pages: 1,
             reason: None,
         };
-        let arrival = usize::try_from(frame.get())
-            .ok()
-            .and_then(|index| self.arrivals.get(index))
-            .and_then(|slot| slot.load(Relaxed).checked_sub(1));
-        let Some(Found::Record(words)) = arrival.map(|sequence| self.moved.read(sequence)) else {
+        let slot = self.arrival(frame.get()).and_then(|(word, shift)| {
+            ((word.load(Relaxed) >> shift) & u64::from(u16::MAX)).checked_sub(1)
+        });
+        let Some(Found::Record(words)) = slot.map(|slot| self.moved.read_slot(slot)) else {
             return unknown;
         };
         let (move_, began_ns) = unpack(&words);
+        if ![Event::Arrived as u8, Event::Filled as u8].contains(&move_.event) {
+            return unknown;
+        }
         let nr_before = frame.get().wrapping_sub(move_.frame);
         if nr_before >= u64::from(move_.nr_pages) {
             return unknown;

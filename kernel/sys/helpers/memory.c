@@ -2,15 +2,18 @@
 /* Allocation macros (they carry a tag of their call site) and inline counters. */
 #include <linux/gfp.h>
 #include <linux/mm.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/swap.h>
 #include <linux/version.h>
+#include <linux/vmalloc.h>
 
 #include "helpers.h"
 
 void *cohmem_kvzalloc(size_t bytes)
 {
-	return kvzalloc(bytes, GFP_KERNEL);
+	/* kmalloc() rounds up to a power of two, which for an array of a word a frame is much. */
+	return bytes > SZ_64K ? vzalloc(bytes) : kvzalloc(bytes, GFP_KERNEL);
 }
 
 /* Tries hard, but calls no OOM killer and leaves the reserves alone. */

@@ -96,8 +96,8 @@ pub(super) const MUTANTS: &[Mutant] = &[
         guards: "history: pages that leave by their frames are told by address",
         changes: &[(
             "kernel/core/src/history.rs",
-            "                slot.store(arrival, Relaxed);",
-            "                slot.store(arrival.min(0), Relaxed);",
+            "word.fetch_xor((before ^ arrival) << shift, Relaxed);",
+            "word.fetch_xor((before ^ arrival.min(0)) << shift, Relaxed);",
         )],
         test: driver_test("pages_that_leave_by_their_frames_are_told_with_where_they_were"),
         is_in_ci: false,

@@ -125,6 +125,21 @@ impl<W: Deref<Target = [AtomicU64]>> Ring<W> {
         }
     }
 
+    /// The slot of a sequence number, below the number of slots.
+    pub(super) fn slot_of(&self, sequence: u64) -> u64 {
+        sequence.checked_rem(self.nr_slots).unwrap_or(0)
+    }
+
+    /// Reads the record that a slot has now.
+    pub(super) fn read_slot(&self, slot: u64) -> Found {
+        let state = self.slot(slot).map_or(0, |(state, _)| state.load(Relaxed));
+        match state {
+            0 => Found::Gone,
+            state if state % 2 == 1 => Found::Unfinished,
+            whole => self.read((whole / 2).saturating_sub(1)),
+        }
+    }
+
     fn slot(&self, sequence: u64) -> Option<(&AtomicU64, &[AtomicU64])> {
         let slot = usize::try_from(sequence.checked_rem(self.nr_slots)?).ok()?;
         let start = slot.checked_mul(SLOT_WORDS)?;
