@@ -1,5 +1,7 @@
 //! Which parts of a large range hold memory.
 
+use std::io;
+
 use crate::{
     error::{Cause, Result},
     process::Process,
@@ -7,8 +9,8 @@ use crate::{
 };
 
 impl Process {
-    /// The parts of `range`, in multiples of `block` from its start, that hold a page in memory, by
-    /// address; parts that touch are one.
+    /// The parts of `range`, in multiples of `block` from its start, that hold a page in memory, in swap
+    /// or on its way to another place, by address; parts that touch are one.
     ///
     /// It costs what the process has touched, not what it has mapped. A kernel without a scan of
     /// the page tables (before 6.7) makes it all of `range`.
@@ -20,16 +22,18 @@ impl Process {
         let (start, end) = (range.start().get(), range.end().get());
         let block = block.get().max(1);
         let mut found: Vec<(u64, u64)> = Vec::new();
-        let scanned = self
-            .pagemap()
-            .for_each_present(start, end, |address, _frame| {
-                let from = start + (address - start) / block * block;
-                let to = from.saturating_add(block).min(end);
+        let scanned: io::Result<()> = self.pagemap().for_each_run(start, end, |runs| {
+            for run in runs {
+                let from = start + (run.start - start) / block * block;
+                let to = start + (run.end - start).div_ceil(block).saturating_mul(block);
+                let to = to.min(end);
                 match found.last_mut() {
                     Some((_, last)) if *last >= from => *last = to.max(*last),
                     _ => found.push((from, to)),
                 }
-            });
+            }
+            Ok(())
+        });
         match scanned {
             Ok(()) => found
                 .into_iter()

@@ -19,10 +19,11 @@ use crate::policy::Area;
 /// ended meanwhile.
 const NR_READINGS: usize = 5;
 
-/// A mapping from this size on is scanned for what it holds: it may be address space for later.
-const SCANNED: ByteCount = ByteCount::new(64 << 20);
+/// A mapping from this size on is scanned for what it holds: it may be address space for later, as the
+/// stack of each thread is.
+const SCANNED: ByteCount = ByteCount::new(1 << 20);
 /// What the scan tells apart.
-const BLOCK: ByteCount = ByteCount::new(2 << 20);
+const BLOCK: ByteCount = ByteCount::new(256 << 10);
 
 /// This machine with some of its devices.
 #[derive(Debug)]

@@ -205,7 +205,9 @@ impl Pagemap {
         end: u64,
         mut batch_fn: impl FnMut(&[Run]) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut regions = vec![PageRegion::default(); 4096];
+        // Each has a page at least, and many ranges are small.
+        let nr_pages = usize::try_from(end.saturating_sub(start) / PAGE).unwrap_or(usize::MAX);
+        let mut regions = vec![PageRegion::default(); nr_pages.clamp(1, 4096)];
         let mut runs = Vec::with_capacity(regions.len());
         let mut from = start;
         while from < end {
